@@ -1,0 +1,139 @@
+"""Every exception shmtable raises.
+
+Each derives from :class:`ShmTableError` and from the builtin a caller would expect, says what
+went wrong, with which value, against which rule and what to do, carries its values as
+attributes, and survives pickling, because it crosses processes::
+
+    ShmTableError
+    |-- SpecError(ValueError)                 a column, limit or option that cannot be
+    |-- SequenceError(ValueError)             a sequence that does not fit the table's columns
+    |   `-- DuplicateIdentityError            its identity is already in the table
+    |-- UnknownIdentityError(KeyError)        no live sequence has this identity
+    |-- SampleError(ValueError)               a sample that cannot be drawn
+    |   |-- EmptyTableError                   nothing has been added yet
+    |   `-- NoWindowError                     no sequence is as long as the window
+    |-- CapacityError(ValueError)             a limit that cannot be had
+    |-- SharedMemoryError(OSError)            the system has no memory or disk space left for it
+    |-- ArenaError(OSError)                   a table that cannot be created or attached
+    |   |-- ArenaNotFoundError(FileNotFoundError)
+    |   |-- ArenaInUseError(FileExistsError)
+    |   |-- ArenaPermissionError(PermissionError)
+    |   |-- ArenaVersionError                 written by a newer or older shmtable
+    |   `-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |-- LockTimeoutError(TimeoutError)        another process holds the table's lock
+    |-- WaitTimeoutError(TimeoutError)        no data or no room came in time
+    |-- LockReentryError(RuntimeError)        the table was called from inside its own section
+    |-- SlotLostError(RuntimeError)           an open reservation was taken away
+    |-- ClosedError(ValueError)               use after close()
+    `-- MissingExtraError(ImportError)        an optional package is not installed
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ShmTableError(Exception):
+    """Base of every error raised here; keyword arguments become attributes."""
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+        for key, value in fields.items():
+            setattr(self, key, value)
+
+    def __str__(self) -> str:
+        # KeyError would print the message quoted.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.fields)
+
+
+def _rebuild(cls: type[ShmTableError], message: str, fields: dict[str, Any]) -> ShmTableError:
+    return cls(message, **fields)
+
+
+class SpecError(ShmTableError, ValueError):
+    """A column, limit or option that cannot be."""
+
+
+class SequenceError(ShmTableError, ValueError):
+    """A sequence that does not fit the table's columns."""
+
+
+class DuplicateIdentityError(SequenceError):
+    """The identity already belongs to a sequence in the table, or to one being written."""
+
+
+class UnknownIdentityError(ShmTableError, KeyError):
+    """No live sequence has this identity."""
+
+
+class SampleError(ShmTableError, ValueError):
+    """A sample that cannot be drawn."""
+
+
+class EmptyTableError(SampleError):
+    """Nothing has been added yet."""
+
+
+class NoWindowError(SampleError):
+    """No sequence is as long as the window asked for."""
+
+
+class CapacityError(ShmTableError, ValueError):
+    """A limit that cannot be had."""
+
+
+class SharedMemoryError(ShmTableError, OSError):
+    """The system has no memory, or the disk no space, for the rows asked for."""
+
+
+class ArenaError(ShmTableError, OSError):
+    """A table's file that cannot be created or attached."""
+
+
+class ArenaNotFoundError(ArenaError, FileNotFoundError):
+    """No table of this name."""
+
+
+class ArenaInUseError(ArenaError, FileExistsError):
+    """A living process uses a table of this name."""
+
+
+class ArenaPermissionError(ArenaError, PermissionError):
+    """The file belongs to somebody else, or others may write to it."""
+
+
+class ArenaVersionError(ArenaError):
+    """The file is sound, but of a format this version does not read."""
+
+
+class ArenaDamagedError(ArenaError):
+    """The file is not a table, is cut short, or contradicts itself."""
+
+
+class LockTimeoutError(ShmTableError, TimeoutError):
+    """Another process held the table's lock for the whole time allowed."""
+
+
+class WaitTimeoutError(ShmTableError, TimeoutError):
+    """What the call waited for (data, room) did not come in the time allowed."""
+
+
+class LockReentryError(ShmTableError, RuntimeError):
+    """The table was called from inside its own critical section."""
+
+
+class SlotLostError(ShmTableError, RuntimeError):
+    """A reservation was taken away before its sequence was committed."""
+
+
+class ClosedError(ShmTableError, ValueError):
+    """The table was used after ``close()``."""
+
+
+class MissingExtraError(ShmTableError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""

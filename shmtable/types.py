@@ -1,0 +1,109 @@
+"""Frozen values that cross the layers of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SamplePoints:
+    """Where the windows of one sample lie, one entry per window.
+
+    Attributes:
+        slots: int64 [B], index entry of the window's sequence.
+        offsets: int64 [B], first transition of the window within its sequence.
+        generations: int64 [B], the slot's generation when the window was drawn; a slot whose
+            generation has moved on holds another sequence, so an update for it is stale.
+        identities: int64 [B], the sequences' identities; empty until the table has filled it in.
+    """
+
+    slots: Int64Array
+    offsets: Int64Array
+    generations: Int64Array
+    identities: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+class SampleResult(dict[str, Any]):
+    """One sample: column name to tensor, plus where it came from.
+
+    Attributes:
+        points: the windows' origin, in the order of the batch.
+        weights: float32 [B], importance weights of a weighted sampler, or None.
+    """
+
+    points: SamplePoints | None
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        columns: dict[str, Any] | None = None,
+        *,
+        points: SamplePoints | None = None,
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(columns or {})
+        self.points = points
+        self.weights = weights
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken invariant found by ``check()``."""
+
+    rule: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The state of a table in plain units, all read at one moment.
+
+    Attributes:
+        transitions: live transitions (what ``size()`` returns).
+        sequences: live sequences.
+        writing_transitions: transitions of sequences being written right now.
+        maxlen: most transitions the table holds.
+        max_sequences: most sequences the table holds.
+        sequences_added: sequences committed since creation.
+        transitions_added: transitions committed since creation.
+        sequences_removed: sequences that left again (ejected, replaced or removed).
+        windows_sampled: windows handed out since creation (a crash loses at most one call's).
+        recoveries: times the derived state was rebuilt.
+        attachments: processes attached since creation, the creator included.
+        bytes_payload: bytes of the live transitions' stored columns.
+        bytes_reserved: bytes of memory taken from the system.
+        bytes_address: bytes of address space mapped; costs nothing until touched.
+    """
+
+    transitions: int
+    sequences: int
+    writing_transitions: int
+    maxlen: int
+    max_sequences: int
+    sequences_added: int
+    transitions_added: int
+    sequences_removed: int
+    windows_sampled: int
+    recoveries: int
+    attachments: int
+    bytes_payload: int
+    bytes_reserved: int
+    bytes_address: int
+
+    @property
+    def fill(self) -> float:
+        """Share of ``maxlen`` in use, 0 to 1."""
+        return self.transitions / self.maxlen
