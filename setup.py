@@ -1,0 +1,5 @@
+"""Everything is declared in setup.cfg; this file lets tools that ask for setup.py find it."""
+
+from setuptools import setup
+
+setup()
