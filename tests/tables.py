@@ -62,7 +62,7 @@ def torn_windows(sample: dict[str, Any], sequence_length: int) -> list[str]:
                 np.stack(np.broadcast_arrays(identity, steps + 1, length), -1),
             ),
             "actions": (actions[window], identity * 1000 + steps),
-            "rewards": (identity + steps[:length]).astype(np.float32),
+            "rewards": (rewards[window], identity + steps),
             "dones": (dones[window], steps == length - 1),
         }
         for name, (found, wanted) in expected.items():

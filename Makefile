@@ -1,0 +1,85 @@
+# Everything a developer runs. Each target works from a bare checkout.
+#
+#   PYTHON   the interpreter .venv is made with (3.10 or later); test-gpu and bench-gpu run it
+#   ARGS     passed on to the command behind demo, test, bench, test-gpu and bench-gpu
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+BUILT_FROM := setup.cfg setup.py constraints.txt
+
+# PIP_CONSTRAINT and not only -c: it reaches the environments in which pip builds packages too.
+# The variable is split at spaces, so the path is a relative one.
+# Without build isolation an install of this package asks for nothing beyond its dependencies.
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+       --disable-pip-version-check -c constraints.txt
+INSTALL := $(PIP) --no-build-isolation --use-pep517 --editable
+
+.PHONY: help setup demo test check fix docs bench test-gpu bench-gpu clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.with-test $(VENV)/.with-check $(VENV)/.with-docs ## make .venv with all the tools
+
+demo: $(VENV)/.with-demo ## actors and a learner solve CartPole-v1 through one table
+	$(BIN)/python -m shmtable.demo $(ARGS)
+
+test: $(VENV)/.with-test ## all tests in parallel, warnings are errors
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: $(VENV)/.with-check ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.with-check ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.with-docs ## build docs/_build/html, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: $(VENV)/.with-base ## measure, and write bench-output/
+	$(BIN)/python -m tests.bench $(ARGS)
+
+test-gpu: ## the tests that need a CUDA device, with $(PYTHON) as it is
+	$(PYTHON) -m pytest tests/gpu $(ARGS)
+
+bench-gpu: ## measure delivery to a CUDA device, with $(PYTHON) as it is
+	$(PYTHON) -m tests.bench --device cuda $(ARGS)
+
+clean: ## remove everything the targets above made, .venv too
+	rm -rf $(VENV) build dist *.egg-info docs/_build demo-output bench-output
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find shmtable tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools
+	@touch $@
+
+$(VENV)/.with-base: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.with-demo: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) ".[demo]"
+	@touch $@
+
+$(VENV)/.with-test: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) ".[test,demo]"
+	@touch $@
+
+$(VENV)/.with-check: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) ".[check,demo]"
+	@touch $@
+
+$(VENV)/.with-docs: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) ".[docs]"
+	@touch $@
