@@ -1,0 +1,30 @@
+"""Columns: what they are, how values become rows, where rows lie, how windows come out."""
+
+from __future__ import annotations
+
+from shmtable.columns.convert import Converter, Prepared
+from shmtable.columns.dtypes import DTYPES, DType, as_dtype
+from shmtable.columns.schema import Schema
+from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
+from shmtable.columns.storage import CpuStorage
+from shmtable.columns.windows import MASK_NAME, Layout, Pad, Storage, Windows, gather_columns
+
+__all__ = [
+    "DTYPES",
+    "MASK_NAME",
+    "Column",
+    "Converter",
+    "CpuStorage",
+    "DType",
+    "Layout",
+    "MapperLike",
+    "Pad",
+    "Prepared",
+    "Schema",
+    "Storage",
+    "TagColumn",
+    "VirtualColumn",
+    "Windows",
+    "as_dtype",
+    "gather_columns",
+]

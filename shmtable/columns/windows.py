@@ -1,0 +1,181 @@
+"""Windows of one batch, as mappers see them, and the gathering of a whole sample."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from shmtable.columns.schema import Schema
+from shmtable.columns.spec import Column, TagColumn, VirtualColumn
+
+Pad = Literal["zero", "edge"]
+Layout = Literal["flat", "batch_time"]
+
+MASK_NAME = "mask"  # of the column that padding adds
+
+
+class Storage(Protocol):
+    """Where the columns' rows lie; see :class:`~shmtable.columns.storage.CpuStorage`."""
+
+    def gather(self, name: str, starts: Tensor, length: int, shift: int = 0) -> Tensor: ...
+
+    def gather_tags(self, name: str, slots: Tensor) -> Tensor: ...
+
+
+class Windows:
+    """B windows of L consecutive transitions each, one sequence per window.
+
+    Args:
+        storage: where the rows lie.
+        slots: int64 [B], index entry of each window's sequence.
+        starts: int64 [B], absolute row of each window's first transition.
+        offsets: int64 [B], position of that transition in its sequence.
+        lengths: int64 [B], transitions in the sequence; offset < length.
+        steps: L, at least 1.
+        clamp: windows may reach past the end of their sequence; the steps there repeat its last
+            transition. Without it, offset + L <= length holds for every window.
+    """
+
+    __slots__ = ("_left", "_rows", "clamped", "lengths", "offsets", "slots", "starts", "steps",
+                 "storage")  # fmt: skip
+
+    def __init__(
+        self,
+        storage: Storage,
+        slots: Tensor,
+        starts: Tensor,
+        offsets: Tensor,
+        lengths: Tensor,
+        steps: int,
+        clamp: bool = False,
+    ) -> None:
+        self.storage = storage
+        self.slots = slots
+        self.starts = starts
+        self.offsets = offsets
+        self.lengths = lengths
+        self.steps = steps
+        self._left: Tensor | None = None
+        self._rows: Tensor | None = None
+        # True when a window really reaches past its sequence: only then is more work needed.
+        self.clamped = clamp and bool((self.left() < steps).any())
+
+    def gather(self, name: str, shift: int = 0) -> Tensor:
+        """Copy the windows out of one stored column.
+
+        Args:
+            name: a stored column that looks ahead at least ``shift`` rows.
+            shift: steps later than the window's own transitions, at least 0.
+
+        Returns:
+            [B * L, *shape] in the column's dtype; always a copy.
+        """
+        if self.clamped:
+            return self.storage.gather(name, self._clamped_rows().view(-1), 1, shift)
+        return self.storage.gather(name, self.starts, self.steps, shift)
+
+    def gather_last(self, name: str, shift: int = 0) -> Tensor:
+        """Copy one row per window: its last transition's, ``shift`` steps later.
+
+        Returns:
+            [B, *shape] in the column's dtype; always a copy.
+        """
+        if self.clamped:
+            return self.storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
+        return self.storage.gather(name, self.starts, 1, self.steps - 1 + shift)
+
+    def left(self) -> Tensor:
+        """int64 [B], transitions from the window's first to its sequence's end, at least 1."""
+        if self._left is None:
+            self._left = self.lengths - self.offsets
+        return self._left
+
+    def positions(self) -> Tensor:
+        """int64 [B, L], each step's position in its sequence, repeated where clamped."""
+        return self._clamped_rows() + (self.offsets - self.starts).unsqueeze(1)
+
+    def ends(self, last: bool = True) -> Tensor:
+        """bool [B, L], True on the last transition of a sequence (on all others if not ``last``).
+
+        Steps past the end repeat the last transition, so they are ends too.
+        """
+        left = self.left().unsqueeze(1)
+        count = _count_from_one(self.steps, left.device)
+        return torch.ge(count, left) if last else torch.lt(count, left)
+
+    def valid(self) -> Tensor:
+        """bool [B, L], False on steps past the end of the sequence."""
+        left = self.left().unsqueeze(1)
+        return torch.le(_count_from_one(self.steps, left.device), left)
+
+    def _clamped_rows(self) -> Tensor:
+        """int64 [B, L], absolute rows; the last transition's where the sequence has ended."""
+        if self._rows is None:
+            left = self.left().unsqueeze(1)
+            count = _count_from_one(self.steps, left.device)
+            self._rows = torch.minimum(count, left).add_((self.starts - 1).unsqueeze(1))
+        return self._rows
+
+
+@lru_cache(maxsize=256)
+def _count_from_one(steps: int, device: torch.device) -> Tensor:
+    """int64 [L]: 1, 2, ... L. Shared between calls, never written."""
+    return torch.arange(1, steps + 1, device=device)
+
+
+def gather_columns(
+    schema: Schema,
+    storage: Storage,
+    windows: Windows,
+    *,
+    pad: Pad | None = None,
+    layout: Layout = "flat",
+) -> dict[str, Tensor]:
+    """Copy one batch of windows out of every column.
+
+    Args:
+        schema: the table's columns.
+        storage: where their rows lie.
+        windows: B windows of L steps; clamped if ``pad`` is given.
+        pad: what stands in steps past the end of a sequence, zeros or its last transition; adds
+            the column "mask", bool, False on them.
+        layout: shape of the columns with one row per transition: "flat" [B * L, *shape],
+            "batch_time" [B, L, *shape].
+
+    Returns:
+        Column name to tensor in declared order, always copies; tags and per-window virtual
+        columns are [B, *shape] in either layout.
+    """
+    steps = windows.steps
+    past_end = ~windows.valid().view(-1) if pad == "zero" and windows.clamped else None
+    result: dict[str, Tensor] = {}
+    for column in schema.columns:
+        if isinstance(column, VirtualColumn):
+            value = column.mapper.compute(windows, column)
+            if column.mapper.per_window:
+                result[column.name] = value
+                continue
+        elif isinstance(column, TagColumn):
+            result[column.name] = storage.gather_tags(column.name, windows.slots)
+            continue
+        else:
+            value = windows.gather(column.name)
+        if past_end is not None:
+            _zero_rows(column, value, past_end)
+        if layout == "batch_time":
+            value = value.view(-1, steps, *column.shape)
+        result[column.name] = value
+    if pad is not None:
+        mask = windows.valid()
+        result[MASK_NAME] = mask if layout == "batch_time" else mask.view(-1)
+    return result
+
+
+def _zero_rows(column: Column, value: Tensor, rows: Tensor) -> None:
+    """Zero the rows where ``rows`` (bool [N]) is True, in place."""
+    # As bits: few operations exist for float8 or uint16, and zero bits mean zero in every dtype.
+    bits = value.view(column.dtype.carrier)
+    bits.masked_fill_(rows.view(-1, *(1 for _ in column.shape)), 0)

@@ -1,0 +1,97 @@
+"""The contract of a mapper: how a virtual column is computed from a stored one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from shmtable.columns import Column, VirtualColumn, Windows
+from shmtable.errors import SpecError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Mapper(ABC):
+    """Computes a virtual column at sampling.
+
+    A mapper holds settings and no data. It must be possible to make it again from
+    :meth:`config`, because other processes do, and two with equal settings are equal.
+
+    Attributes:
+        look_ahead: rows of the target needed beyond a window's last transition; sequences
+            bring that many more rows of it. Constant for one mapper.
+        per_window: True when it gives one row per window instead of one per transition.
+    """
+
+    look_ahead: int = 0
+    per_window: bool = False
+
+    @abstractmethod
+    def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
+        """Compute the column for one batch.
+
+        Args:
+            windows: B windows of L steps of the table's stored columns.
+            column: the virtual column itself: its shape, dtype and target.
+
+        Returns:
+            ``[B * L, *column.shape]``, windows contiguous and in time order, or
+            ``[B, *column.shape]`` if ``per_window``; in the column's dtype, fresh memory.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """The settings, as keyword arguments of the class, in types that JSON knows."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make a mapper from what :meth:`config` returned.
+
+        Raises:
+            SpecError: settings this class does not take.
+        """
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise SpecError(
+                f"mapper {cls.__name__} does not take the settings {config!r:.200}: {error}",
+                mapper=cls.__name__,
+            ) from error
+
+    def check(self, column: VirtualColumn, target: Column) -> None:  # noqa: B027
+        """Refuse a column that cannot be computed from its target.
+
+        Raises:
+            SpecError: naming both columns.
+        """
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.config() == other.config()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.config())))
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value!r}" for key, value in self.config().items())
+        return f"{type(self).__name__}({settings})"
+
+
+def check_same_element(column: VirtualColumn, target: Column) -> None:
+    """Refuse a column that repeats its target's elements under another shape or dtype.
+
+    Raises:
+        SpecError: naming both columns, their shapes and dtypes.
+    """
+    if column.shape != target.shape or column.dtype != target.dtype:
+        raise SpecError(
+            f"column '{column.name}': shape {column.shape} and dtype {column.dtype} differ from "
+            f"those of its target '{target.name}', {target.shape} and {target.dtype}; "
+            "declare both alike",
+            column=column.name,
+            target_name=target.name,
+        )
