@@ -1,0 +1,398 @@
+"""One table's shared memory: one file, mapped once in every process that uses it."""
+
+from __future__ import annotations
+
+import multiprocessing.util
+import os
+import secrets
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import torch
+
+from shmtable.errors import ArenaError, ArenaNotFoundError, ShmTableError, SpecError
+from shmtable.shm import address as addresses
+from shmtable.shm import files, header, process, room
+from shmtable.shm import lock as locks
+
+Plan = Callable[[int], tuple[int, dict[str, Any]]]
+
+_arenas: weakref.WeakValueDictionary[files.Key, Arena] = weakref.WeakValueDictionary()
+_adopting = threading.RLock()
+
+
+def _renew_after_fork() -> None:
+    global _adopting
+    _adopting = threading.RLock()
+
+
+process.after_fork(_renew_after_fork)
+
+
+class Arena:
+    """A mapped arena. Make one by :meth:`create`, :meth:`attach` or :meth:`open`.
+
+    A process has at most one per file: opening what is open returns the same object and counts
+    one more reference, and :meth:`close` takes one away. The mapping itself goes when the last
+    tensor, array or lock made from it is dropped, so a thread inside a call keeps what it uses.
+
+    Attributes:
+        memory: uint8 [total_bytes], the whole file. Only reserved bytes may be touched, even to
+            read.
+        words: the first 4096 bytes as 512 int64; see ``header`` for the first 64.
+        json: the table's description; not to be changed.
+        id: 128-bit random number of the arena.
+        lock_kind: "robust" or "portable", chosen at creation.
+        name, directory, path: where it lies; None where it has none.
+        total_bytes: address space, most of it not reserved.
+        factor: how many times the planned room the address space has: 16, 8, 4, 2 or 1.
+        first: nobody else used the file when this process attached to it: its locks were made
+            new and the dirty flag was set, so that the next section repairs.
+        rebooted: ``first``, and the machine was restarted since the file was last used.
+    """
+
+    def __init__(
+        self,
+        descriptor: files.Descriptor,
+        memory: torch.Tensor,
+        *,
+        path: str | None,
+        name: str | None,
+        directory: str | None,
+    ) -> None:
+        self._descriptor = descriptor
+        self.memory = memory
+        first: Any = memory[: header.HEADER_BYTES].numpy()
+        self.words: memoryview = memoryview(first).cast("q")
+        self.path, self.name, self.directory = path, name, directory
+        self.total_bytes = memory.numel()
+        self.json: dict[str, Any] = {}
+        self.id = 0
+        self.lock_kind = ""
+        self.factor = 1
+        self.first = False
+        self.rebooted = False
+        self._references = 1
+        self._handed_over: tuple[Any, Any] | None = None
+        self._finalizer: weakref.finalize[..., Arena] = weakref.finalize(self, descriptor.drop)
+        self._at_child_exit: multiprocessing.util.Finalize | None = None
+
+    # -- making one ------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        plan: Plan,
+        *,
+        name: str | None = None,
+        directory: str | None = None,
+        lock: str = "robust",
+        prepare: Callable[[Arena], None] | None = None,
+    ) -> Arena:
+        """Make a new arena.
+
+        Args:
+            plan: from an address factor (16, 8, 4, 2, 1, tried in turn until one can be mapped)
+                to (total bytes, description). The description is stored as JSON in the first
+                ``header_bytes(description)`` bytes, which are reserved; nothing else is.
+            name: for other processes to attach by, or None.
+            directory: an existing folder for a table on disk, or None for shared memory.
+            lock: "robust" or "portable".
+            prepare: fills in the rest before anybody else can attach.
+
+        Raises:
+            SpecError: the name or the lock kind is not one.
+            ArenaInUseError: a living process uses the name, or the file exists on disk.
+            SharedMemoryError: no room, not even with factor 1.
+        """
+        locks.check_kind(lock)
+        if name is None and directory is not None:
+            raise SpecError(
+                f"directory={directory!r} needs a name for the table's file; pass name= too",
+                directory=directory,
+            )
+        path = None if name is None else files.path_of(name, directory)
+        with _serialised(path):
+            if path is None:
+                descriptor, path = files.create_anonymous()
+            else:
+                files.clear_name(path, keep_finished=directory is not None)
+                descriptor = files.create_file(path)
+            let_go: Callable[[], object] = descriptor.drop
+            try:
+                files.share(descriptor.fd)
+                factor, json_object, memory = room.map_largest(descriptor.fd, plan)
+                arena = cls(descriptor, memory, path=path, name=name, directory=directory)
+                let_go = arena._finalizer
+                arena._format(json_object, factor, lock)
+                if prepare is not None:
+                    prepare(arena)
+                arena.words[header.MAGIC] = header.MAGIC_VALUE
+            except BaseException:
+                if path is not None:
+                    os.unlink(path)
+                let_go()
+                raise
+            arena._own()
+            _arenas[descriptor.key] = arena
+        return arena
+
+    @classmethod
+    def attach(cls, name: str, *, directory: str | None = None) -> Arena:
+        """Map a table another process made, by its name.
+
+        Raises:
+            ArenaNotFoundError: no such table.
+            ArenaPermissionError: not a private file of this user.
+            ArenaVersionError: of a format this version does not read.
+            ArenaDamagedError: not a table, cut short, or inconsistent.
+            ArenaError: made in another pid namespace.
+        """
+        path = files.path_of(name, directory)
+        with files.name_lock(path):
+            return cls._from_path(path, name, directory)
+
+    @classmethod
+    def open(cls, address: object) -> Arena:
+        """Map the arena of an :meth:`address` from any process of the same user.
+
+        Raises:
+            ArenaNotFoundError: nobody who could hand it over is alive any more.
+            SpecError: not an address.
+        """
+        if not isinstance(address, addresses.Address):
+            raise SpecError(f"{address!r} is not an arena's address; pass Arena.address()")
+        place = (address.path, address.name, address.directory)
+        failures = []
+        with _adopting:
+            for arena in list(_arenas.values()):
+                if arena.id == address.id:
+                    return arena._again()
+        for way in address.ways():
+            try:
+                return cls._adopt(way(), *place, number=address.id)
+            except OSError as error:
+                failures.append(str(error))
+        if address.path is not None:
+            try:
+                with files.name_lock(address.path):
+                    return cls._from_path(*place, number=address.id)
+            except OSError as error:
+                failures.append(str(error))
+        raise ArenaNotFoundError(
+            f"{address} cannot be reached any more ({'; '.join(failures)}); keep a process alive "
+            "that has it open, or give the table a name",
+            id=address.id,
+        )
+
+    @classmethod
+    def _from_path(
+        cls, path: str | None, name: str | None, directory: str | None, number: int | None = None
+    ) -> Arena:
+        """Open by path; the caller holds the name lock."""
+        assert path is not None
+        descriptor = files.open_file(path)
+        fresh = descriptor.users == 1
+        unused = fresh and files.is_unused(descriptor.fd)
+        if fresh:
+            files.share(descriptor.fd)
+        return cls._adopt(descriptor, path, name, directory, number=number, first=unused)
+
+    @classmethod
+    def _adopt(
+        cls,
+        descriptor: files.Descriptor,
+        path: str | None,
+        name: str | None,
+        directory: str | None,
+        *,
+        number: int | None = None,
+        first: bool = False,
+    ) -> Arena:
+        """Check and map an open file, or return its arena; uses up one hold of the descriptor."""
+        where = path or "the unnamed table"
+        let_go: Callable[[], object] = descriptor.drop
+        with _adopting:
+            try:
+                found = files.read_header(descriptor.fd, where)
+                if number not in (None, found.id):
+                    raise ArenaNotFoundError(f"{where} is another table by now")
+                known = _arenas.get(descriptor.key)
+                if known is not None:
+                    let_go()
+                    return known._again()
+                _check_namespace(found, first, where)
+                memory = room.map_file(descriptor.fd, found.words[header.TOTAL_BYTES])
+                arena = cls(descriptor, memory, path=path, name=name, directory=directory)
+                let_go = arena._finalizer
+                arena._take(found)
+                if first:
+                    arena._restart()
+            except BaseException:
+                let_go()
+                raise
+            _arenas[descriptor.key] = arena
+        return arena
+
+    def _again(self) -> Arena:
+        self._references += 1
+        return self
+
+    # -- filling in ------------------------------------------------------------------------------
+
+    def _format(self, json_object: dict[str, Any], factor: int, lock_kind: str) -> None:
+        """Write the header of a new file, all but the magic word."""
+        text = header.encode_json(json_object)
+        self.reserve([(0, header.header_bytes(json_object))])
+        os.pwrite(self._descriptor.fd, text, header.HEADER_BYTES)
+        low, high = header.split_id(secrets.randbits(128))
+        me = process.current()
+        constants = {
+            header.VERSION: header.FORMAT_VERSION,
+            header.ID_LOW: low,
+            header.ID_HIGH: high,
+            header.TOTAL_BYTES: self.total_bytes,
+            header.JSON_OFFSET: header.HEADER_BYTES,
+            header.JSON_BYTES: len(text),
+            header.JSON_CRC: zlib.crc32(text),
+            header.LOCK_KIND: header.LOCK_KINDS[lock_kind],
+            header.FACTOR: factor,
+            header.CREATOR_PID: me.pid,
+            header.CREATOR_START: me.start,
+            header.CREATOR_FD: self._descriptor.fd,
+            header.PID_NAMESPACE: process.pid_namespace(),
+            header.BOOT_ID: process.boot_id(),
+        }
+        for word, value in constants.items():
+            self.words[word] = value
+        if lock_kind == "robust":
+            locks.initialise(self.memory)
+        files.seal_size(self._descriptor.fd)
+        number = header.join_id(low, high)
+        self._take(header.Header(tuple(self.words[:16]), number, lock_kind, json_object))
+
+    def _take(self, found: header.Header) -> None:
+        self.json, self.id, self.lock_kind = found.json, found.id, found.lock_kind
+        self.factor = found.words[header.FACTOR]
+
+    def _restart(self) -> None:
+        """Make a file that nobody else uses ready again; the caller holds the name lock."""
+        words = self.words
+        self.first = True
+        self.rebooted = words[header.BOOT_ID] != process.boot_id()
+        for which in header.LOCKS.values():
+            words[which.dirty] = 1
+            words[which.note_pid] = words[which.note_tid] = words[which.note_since_ns] = 0
+        words[header.BELL] = 0
+        if self.lock_kind == "robust":
+            locks.initialise(self.memory)
+        words[header.PID_NAMESPACE] = process.pid_namespace()
+        words[header.BOOT_ID] = process.boot_id()
+
+    def _own(self) -> None:
+        """Let the file go with this process, if it is one in memory that has a name."""
+        if self.path is None or self.directory is not None:
+            return
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(
+            self, _retire, self._descriptor, self.path, process.current()
+        )
+        # Children of multiprocessing leave without running atexit.
+        self._at_child_exit = multiprocessing.util.Finalize(None, self._finalizer, exitpriority=0)
+
+    # -- using it --------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether no reference is left in this process."""
+        return self._references == 0
+
+    @property
+    def creator(self) -> process.ProcessId:
+        """The process that made it."""
+        pid, start = self.words[header.CREATOR_PID], self.words[header.CREATOR_START]
+        return process.ProcessId(pid, start)
+
+    @property
+    def created_here(self) -> bool:
+        """Whether this very process made it; False in its forked children."""
+        return self.creator == process.current()
+
+    def address(self) -> addresses.Address:
+        """What another process of this user needs to open it; picklable, small.
+
+        While ``multiprocessing`` spawns a child, it also hands the descriptor over.
+        """
+        me, fd = process.current(), self._descriptor.fd
+        holders = [addresses.Holder(me.pid, me.start, fd)]
+        if not self.created_here:
+            made = self.creator
+            holders.append(addresses.Holder(made.pid, made.start, self.words[header.CREATOR_FD]))
+        self._handed_over = addresses.hand_over(fd, self._handed_over)
+        handle = None if self._handed_over is None else self._handed_over[1]
+        return addresses.Address(
+            self.id, self.path, self.name, self.directory, tuple(holders), handle
+        )
+
+    def reserve(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Take memory (on disk: disk space) for parts of the file, so that they may be touched.
+
+        The caller holds the grow lock, and asks only for bytes that were never reserved.
+
+        Args:
+            spans: (offset, bytes) pairs.
+
+        Raises:
+            SharedMemoryError: with ``asked_bytes`` and ``free_bytes``.
+        """
+        descriptor = self._descriptor.hold()
+        try:
+            where = self.path or "the unnamed table"
+            room.reserve(descriptor.fd, spans, in_memory=self.directory is None, where=where)
+        finally:
+            descriptor.drop()
+
+    def lock_file(self) -> files.Descriptor:
+        """The file whose bytes the portable locks lock; the caller does not own it."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Drop one reference; the last one lets the file go, and its owner removes its name."""
+        with _adopting:
+            if self._references == 0:
+                return
+            self._references -= 1
+            if self._references:
+                return
+            if _arenas.get(self._descriptor.key) is self:
+                del _arenas[self._descriptor.key]
+        self._finalizer()
+        if self._at_child_exit is not None:
+            self._at_child_exit.cancel()
+
+
+def _serialised(path: str | None) -> AbstractContextManager[None]:
+    return nullcontext() if path is None else files.name_lock(path)
+
+
+def _check_namespace(found: header.Header, first: bool, where: str) -> None:
+    theirs, ours = found.words[header.PID_NAMESPACE], process.pid_namespace()
+    if found.lock_kind == "robust" and not first and theirs != ours:
+        raise ArenaError(
+            f"{where} is used in pid namespace {theirs}, this process is in {ours}; its lock names "
+            "threads by number, so share the namespace (docker run --pid=...) or create the "
+            "table with lock='portable'",
+            path=where,
+        )
+
+
+def _retire(descriptor: files.Descriptor, path: str, owner: process.ProcessId) -> None:
+    """Let go of an arena, and remove its name if this process is its owner."""
+    if owner == process.current():  # never in a forked child
+        with suppress(OSError, ShmTableError):  # at exit, nobody could act on it: sweep() will
+            files.remove(path, descriptor.key)
+    descriptor.drop()

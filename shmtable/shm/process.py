@@ -1,0 +1,178 @@
+"""Which process this is, whether another one is gone, and what happens around a fork."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+Hook = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process, told apart from later ones that get the same number.
+
+    Attributes:
+        pid: process id in its own pid namespace.
+        start: start time in clock ticks since boot, 0 where the system does not tell.
+    """
+
+    pid: int
+    start: int
+
+
+def start_time(pid: int) -> int:
+    """Start time of a process in clock ticks since boot (proc(5), stat field 22); 0 if unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+        # The command, field 2, is in parentheses and may itself contain any byte.
+        return int(text[text.rindex(b")") + 2 :].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+_current: ProcessId | None = None
+
+
+def current() -> ProcessId:
+    """This process; cheap, and right in forked children too."""
+    global _current
+    if _current is None:
+        pid = os.getpid()
+        _current = ProcessId(pid, start_time(pid))
+    return _current
+
+
+def is_gone(pid: int, start: int) -> bool:
+    """True only when the kernel proves that every thread of that process is gone.
+
+    A process that cannot be decided about counts as alive: taking a slow writer for a dead one
+    would hand its rows to somebody else while it still copies into them. The caller makes sure
+    that the process belongs to this boot and this pid namespace.
+
+    Args:
+        pid: its process id.
+        start: its start time, 0 if unknown.
+    """
+    if pid <= 0:
+        return False
+    if pid == os.getpid():
+        return 0 not in (start, current().start) and start != current().start
+    open_pidfd = getattr(os, "pidfd_open", None)
+    try:
+        if open_pidfd is None:
+            os.kill(pid, 0)  # ESRCH: not even a zombie; a zombie may still have running threads
+        else:
+            descriptor = open_pidfd(pid)
+            try:
+                # Readable once the whole thread group has exited, be it reaped or not.
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                if poll.poll(0):
+                    return True
+            finally:
+                os.close(descriptor)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # a refused or unknown call proves nothing; the start time still may
+    now = start_time(pid)
+    return 0 not in (start, now) and start != now
+
+
+def command(pid: int) -> str:
+    """The command line of a process, for messages; empty if unknown."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(512).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    return words if len(words) <= 120 else words[:117] + "..."
+
+
+@cache
+def boot_id() -> int:
+    """A number that changes with every boot of the machine; 0 where unknown."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return int(file.read().strip().replace("-", ""), 16) >> 65  # 63 bits: fits an int64
+    except (OSError, ValueError):
+        return 0
+
+
+def pid_namespace() -> int:
+    """The pid namespace this process counts in; 0 where there are none."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+class _ForkHooks:
+    """Callbacks around fork, held weakly, run in the order they were registered."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[str, list[weakref.ref[Any]]] = {"before": [], "parent": [], "child": []}
+
+    def add(self, when: str, callback: Hook) -> None:
+        kind: Any = weakref.WeakMethod if hasattr(callback, "__self__") else weakref.ref
+        self._hooks[when] = [hook for hook in self._hooks[when] if hook() is not None]
+        self._hooks[when].append(kind(callback))
+
+    def run(self, when: str) -> None:
+        for hook in tuple(self._hooks[when]):
+            callback = hook()
+            if callback is None:
+                continue
+            try:
+                callback()
+            except Exception:  # one table's trouble must not keep the others from being renewed
+                sys.excepthook(*sys.exc_info())
+
+
+_hooks = _ForkHooks()
+
+
+def after_fork(callback: Hook) -> None:
+    """Run a callback in every forked child; held weakly, in order of registration.
+
+    A function made on the spot (a lambda) is gone at once: pass a bound method or a module's
+    function.
+    """
+    _hooks.add("child", callback)
+
+
+def around_fork(before: Hook, after_in_parent: Hook) -> None:
+    """Run callbacks in the forking process, before it forks and when it has; held weakly."""
+    _hooks.add("before", before)
+    _hooks.add("parent", after_in_parent)
+
+
+def _renew_current() -> None:
+    global _current
+    _current = None
+
+
+def _use_one_thread() -> None:
+    # OpenMP's threads do not survive a fork, but its bookkeeping does: the child's first
+    # parallel operation would wait for them for ever.
+    torch.set_num_threads(1)
+
+
+after_fork(_renew_current)
+after_fork(_use_one_thread)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _hooks.run("before"),
+        after_in_parent=lambda: _hooks.run("parent"),
+        after_in_child=lambda: _hooks.run("child"),
+    )
