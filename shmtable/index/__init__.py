@@ -1,0 +1,22 @@
+"""Slots, extents, identities: which sequence lies where, and its recovery."""
+
+from __future__ import annotations
+
+from shmtable.index.arrays import Arrays
+from shmtable.index.check import findings_locked
+from shmtable.index.layout import Extra, Layout
+from shmtable.index.manager import Blocked, Growth, Index, Request, Reservation
+from shmtable.index.view import IndexView
+
+__all__ = [
+    "Arrays",
+    "Blocked",
+    "Extra",
+    "Growth",
+    "Index",
+    "IndexView",
+    "Layout",
+    "Request",
+    "Reservation",
+    "findings_locked",
+]

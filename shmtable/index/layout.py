@@ -1,0 +1,131 @@
+"""Which region of the arena lies where.
+
+The layout follows from the columns, the strategies' arrays and the limits alone, so an attaching
+process computes it again instead of believing offsets it finds in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shmtable.index import fields as f
+
+PAGE = 4096
+# Bin heads (40 powers of two with 8 bins each) followed by the bitmap of non-empty bins.
+BIN_WORDS = 512
+# Slots beyond ``max_sequences``, so that a replacement can be written beside what it replaces.
+SPARE_SLOTS = 64
+MINIMUM_BUCKETS = 1024
+
+
+@dataclass(frozen=True)
+class Region:
+    """One array in the arena: ``capacity`` items of ``item_bytes`` at ``offset``.
+
+    ``per`` says with what it grows: "row", "slot", "bucket", or "once" (reserved at creation).
+    """
+
+    name: str
+    per: str
+    item_bytes: int
+    capacity: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """Address space taken."""
+        return self.item_bytes * self.capacity
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An array that a column or a strategy asks for: name, "row" or "slot", bytes per item."""
+
+    name: str
+    per: str
+    item_bytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every region, and the capacities that they were laid out for."""
+
+    regions: dict[str, Region]
+    capacity_rows: int
+    capacity_slots: int
+    total_bytes: int
+
+    @classmethod
+    def plan(
+        cls,
+        *,
+        first_byte: int,
+        factor: int,
+        maxlen: int,
+        max_sequences: int,
+        extra_rows: int,
+        arrays: Sequence[Extra],
+    ) -> Layout:
+        """Lay out a table that may grow to ``factor`` times its limits.
+
+        Args:
+            first_byte: where the header ends; a multiple of the page size.
+            factor: room to grow, at least 1.
+            maxlen: most transitions, at creation.
+            max_sequences: most sequences, at creation.
+            extra_rows: rows that a sequence may have beyond its transitions.
+            arrays: what columns and strategies need beside the index.
+        """
+        rows = row_limit(factor * maxlen, factor * max_sequences, extra_rows)
+        slots = factor * max_sequences + SPARE_SLOTS + 1
+        buckets = bucket_count(slots)
+        index = [
+            ("bins", "once", 8, BIN_WORDS),
+            ("slots", "slot", 8 * f.SLOT_WORDS, slots),
+            ("notes", "slot", 8 * f.SLOT_WORDS, slots),
+            ("links", "slot", 8 * f.LINK_WORDS, slots),
+            ("live", "slot", 8, slots),
+            ("free", "slot", 8, slots),
+            ("buckets", "bucket", 8, buckets),
+            ("row_slot", "row", 4, rows),
+        ]
+        capacities = {"row": rows, "slot": slots}
+        named = [(a.name, a.per, a.item_bytes, capacities[a.per]) for a in arrays]
+        regions: dict[str, Region] = {}
+        offset = first_byte
+        for name, per, item_bytes, capacity in [*index, *named]:
+            regions[name] = Region(name, per, item_bytes, capacity, offset)
+            # Pages are reserved region by region, so no two regions may share one.
+            offset = _round_up(offset + item_bytes * capacity, PAGE)
+        return cls(regions, rows, slots, offset)
+
+    def spans(self, per: str, first: int, last: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of items ``first`` up to ``last`` of every region that grows ``per``."""
+        return [
+            (region.offset + first * region.item_bytes, (last - first) * region.item_bytes)
+            for region in self.regions.values()
+            if region.per == per and region.item_bytes and last > first
+        ]
+
+    def item_bytes(self, per: str) -> int:
+        """Bytes that one more item costs, over all regions that grow ``per``."""
+        return sum(r.item_bytes for r in self.regions.values() if r.per == per)
+
+
+def row_limit(maxlen: int, max_sequences: int, extra_rows: int) -> int:
+    """Rows that may be used at all; address space, not memory.
+
+    Twice the need keeps fragmentation harmless under any ejector; the third share leaves room on
+    one side or the other of a sequence that stays until its replacement is written.
+    """
+    return 3 * maxlen + extra_rows * (max_sequences + 2)
+
+
+def bucket_count(slots: int) -> int:
+    """Size of an identity map for that many slots: a power of two, at most half full."""
+    return max(MINIMUM_BUCKETS, 1 << (2 * slots - 1).bit_length())
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

@@ -1,0 +1,73 @@
+"""Whose reservation is it, and is anybody still there to finish it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+from shmtable.index import fields as f
+from shmtable.index.arrays import Arrays
+from shmtable.shm import process
+
+
+def owner_is_gone(arrays: Arrays, slot: int) -> bool:
+    """Whether the kernel proves that the slot's owner has ended; when in doubt, it lives.
+
+    Believing a slow owner dead would let it copy into rows that somebody else has committed
+    meanwhile, and nothing could detect that.
+    """
+    base = slot * f.SLOT_WORDS
+    notes = arrays.note_words
+    return process.is_gone(notes[base + f.OWNER_PID], notes[base + f.OWNER_START])
+
+
+class Reservations:
+    """The open reservations of this process, each with the call that will finish it.
+
+    A call that is interrupted gives its slot back on the way out. Where even that is interrupted
+    (or the thread dies) the slot is abandoned: known by its frame being on no stack any more.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[int, int, FrameType]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, slot: int, generation: int, caller: FrameType) -> None:
+        """Note a reservation, before it becomes real, and the call that will finish it."""
+        self._open[slot] = (generation, threading.get_ident(), caller)
+
+    def close(self, slot: int) -> None:
+        """Forget a reservation that was committed, given back or lost."""
+        self._open.pop(slot, None)
+
+    def drop_all(self) -> None:
+        """In a forked child: the reservations are the parent's."""
+        self._open.clear()
+
+    def generation(self, slot: int) -> int:
+        """The generation that the slot was reserved with."""
+        return self._open[slot][0]
+
+    def of(self, caller: FrameType) -> list[int]:
+        """The slots that a call has open."""
+        return [slot for slot, entry in self._open.items() if entry[2] is caller]
+
+    def abandoned(self) -> list[int]:
+        """The slots whose call is on no thread's stack any more."""
+        return [slot for slot, entry in self._open.items() if not _is_running(*entry[1:])]
+
+
+def _is_running(thread: int, caller: FrameType) -> bool:
+    frame: FrameType | None
+    if thread == threading.get_ident():
+        frame = sys._getframe()
+    else:
+        frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame is caller:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,95 @@
+"""Recompute everything derived from the slot table.
+
+It runs when the lock's last holder left DIRTY set (it died, or an exception cut it off), when a
+table is cleared, and at the first attachment to a file. It reads the slot table and the
+counters that only rise, nothing else; it may itself be cut off after any store and run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shmtable.index import fields as f
+from shmtable.index.layout import bucket_count
+from shmtable.index.owners import owner_is_gone
+from shmtable.shm.header import DIRTY
+from shmtable.types import Int64Array
+
+if TYPE_CHECKING:
+    from shmtable.index.manager import Index
+
+
+def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None]) -> None:
+    """Settle what was cut off, then derive lists, map, gaps and counts afresh."""
+    words, arrays = index.words, index.arrays
+    words[DIRTY] = 1
+    words[f.SLOT_HIGH] = max(words[f.SLOT_HIGH], 1)
+    _settle_locked(index)
+    states = arrays.slots[: words[f.SLOT_HIGH], f.STATE]
+    live = np.flatnonzero(states == f.LIVE)
+    writing = np.flatnonzero(states == f.WRITING)
+    occupied = np.concatenate([live, writing])
+    _count_locked(index, live, writing)
+    _link_by_order_locked(index, live)
+    free = np.flatnonzero(states[1:] == f.FREE) + 1
+    arrays.free[: len(free)] = free[::-1]  # the lowest is taken first
+    words[f.FREE_COUNT] = len(free)
+    ends = arrays.slots[occupied, f.START] + arrays.slots[occupied, f.SPAN]
+    words[f.ROW_HIGH] = int(ends.max(initial=0))
+    index.extents.rebuild_locked(occupied)
+    # A map that was being enlarged when its writer died may have either size.
+    index.identities.rebuild_locked(occupied, max(words[f.BUCKETS], bucket_count(len(occupied))))
+    rebuild_strategies()
+    index.ring()
+    words[DIRTY] = 0
+
+
+def _settle_locked(index: Index) -> None:
+    """Finish or undo what a commit point decided: the only changes to the slot table here."""
+    words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
+    cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
+    writing = np.flatnonzero(slots[:, f.STATE] == f.WRITING)
+    dead = [slot for slot in writing.tolist() if owner_is_gone(index.arrays, slot)]
+    live = np.flatnonzero((slots[:, f.STATE] == f.LIVE) & ~cleared)
+    _free(slots, np.flatnonzero(cleared))
+    _free(slots, np.array(dead, np.int64))
+    # A replacement became live and its predecessor had not gone yet: the later one counts.
+    by_identity = live[np.lexsort((slots[live, f.ORDER], slots[live, f.IDENTITY]))]
+    same = slots[by_identity[1:], f.IDENTITY] == slots[by_identity[:-1], f.IDENTITY]
+    _free(slots, by_identity[:-1][same])
+    live = np.flatnonzero(slots[:, f.STATE] == f.LIVE)
+    odd = live[slots[live, f.VERSION] % 2 == 1]
+    slots[odd, f.VERSION] += 1
+    orders = slots[live, f.ORDER]
+    steps = index.arrays.notes[live, f.STEPS_AT]
+    words[f.NEXT_ORDER] = max(words[f.NEXT_ORDER], int(orders.max(initial=-1)) + 1)
+    words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
+
+
+def _free(slots: Int64Array, leaving: Int64Array) -> None:
+    # Generations of all before the state of any: a slot cut off in between is still LIVE or
+    # WRITING for the same reason as before, and is freed again with yet another generation.
+    slots[leaving, f.GENERATION] += 1
+    slots[leaving, f.STATE] = f.FREE
+
+
+def _count_locked(index: Index, live: Int64Array, writing: Int64Array) -> None:
+    words, slots = index.words, index.arrays.slots
+    words[f.LIVE_COUNT] = len(live)
+    words[f.LIVE_STEPS] = int(slots[live, f.LENGTH].sum())
+    words[f.WRITING_COUNT] = len(writing)
+    words[f.WRITING_STEPS] = int(slots[writing, f.LENGTH].sum())
+    lengths = slots[np.concatenate([live, writing]), f.LENGTH]
+    words[f.LONGEST] = max(words[f.LONGEST], int(lengths.max(initial=0)))
+
+
+def _link_by_order_locked(index: Index, live: Int64Array) -> None:
+    arrays = index.arrays
+    nodes = np.append(0, live[np.argsort(arrays.slots[live, f.ORDER])])
+    arrays.links[nodes, f.OLDER] = np.roll(nodes, 1)
+    arrays.links[nodes, f.NEWER] = np.roll(nodes, -1)
+    arrays.live[: len(live)] = nodes[1:]
+    arrays.links[nodes[1:], f.PLACE] = np.arange(len(live))

@@ -1,0 +1,100 @@
+"""What a strategy may see of the index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shmtable.index import fields as f
+from shmtable.index.arrays import Arrays
+from shmtable.types import Int64Array, SamplePoints
+
+_NO_IDENTITIES: Int64Array = np.empty(0, np.int64)
+
+
+class IndexView:
+    """A read view of the index, valid while the table's lock is held.
+
+    Attributes:
+        slots: int64 [capacity, 8], the slot records; columns as in ``index.fields`` (STATE, START,
+            LENGTH, ORDER, ...). Only entries that ``live``, ``row_slot`` or the lists lead to
+            may be read: the rest of the address space is not there yet.
+        notes: int64 [capacity, 8], the less used fields (TIMES_SAMPLED, STEPS_AT, ...).
+        live: int64 [capacity], the LIVE slots in no particular order; ``live_count`` count.
+        row_slot: int32 [rows], a hint at the slot a row belongs to, for rows below ``row_high``;
+            to be checked against the slot's record.
+        short: whether sequences shorter than a window may be sampled (the table pads them).
+    """
+
+    def __init__(self, arrays: Arrays, *, short: bool) -> None:
+        self.slots = _read_only(arrays.slots)
+        self.notes = _read_only(arrays.notes)
+        self.live = _read_only(arrays.live)
+        self.row_slot = _read_only(arrays.row_slot)
+        self.short = short
+        self._words = arrays.words
+        self._links = arrays.link_words
+
+    @property
+    def live_count(self) -> int:
+        """Number of live sequences."""
+        return int(self._words[f.LIVE_COUNT])
+
+    @property
+    def live_steps(self) -> int:
+        """Number of live transitions."""
+        return int(self._words[f.LIVE_STEPS])
+
+    @property
+    def row_high(self) -> int:
+        """Every row in use is below."""
+        return int(self._words[f.ROW_HIGH])
+
+    @property
+    def longest(self) -> int:
+        """No live sequence is longer (one as long need not be live any more)."""
+        return int(self._words[f.LONGEST])
+
+    def oldest(self) -> int:
+        """The live slot of the lowest order; 0 for none."""
+        return int(self._links[f.NEWER])
+
+    def newest(self) -> int:
+        """The live slot of the highest order; 0 for none."""
+        return int(self._links[f.OLDER])
+
+    def newer(self, slot: int) -> int:
+        """The next live slot by order; 0 behind the newest."""
+        return int(self._links[slot * f.LINK_WORDS + f.NEWER])
+
+    def older(self, slot: int) -> int:
+        """The live slot before by order; 0 before the oldest."""
+        return int(self._links[slot * f.LINK_WORDS + f.OLDER])
+
+    def length(self, slot: int) -> int:
+        """Transitions of the slot's sequence."""
+        return int(self.slots[slot, f.LENGTH])
+
+    def live_slots(self) -> Int64Array:
+        """int64 [live_count], the live slots; a view, in no particular order."""
+        return self.live[: self._words[f.LIVE_COUNT]]
+
+    def window_counts(self, slots: Int64Array, steps: int) -> Int64Array:
+        """How many windows of ``steps`` transitions each slot's sequence offers: int64, like slots.
+
+        A shorter sequence offers none, or exactly one where the table pads.
+        """
+        counts: Int64Array = self.slots[slots, f.LENGTH] - (steps - 1)
+        return np.maximum(counts, 1 if self.short else 0)
+
+    def points(self, slots: Int64Array, offsets: Int64Array) -> SamplePoints:
+        """Sample points for windows at ``offsets`` of ``slots``, with their generations."""
+        return SamplePoints(slots, offsets, self.slots[slots, f.GENERATION], _NO_IDENTITIES)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,10 @@
+"""How a sequence gets in and a sample gets out while other processes do the same, or die."""
+
+from __future__ import annotations
+
+from shmtable.protocols.core import Core
+from shmtable.protocols.options import Options
+from shmtable.protocols.read import sample
+from shmtable.protocols.write import add_sequences
+
+__all__ = ["Core", "Options", "add_sequences", "sample"]

@@ -1,0 +1,146 @@
+"""Single sequences and the table as a whole: reading them, removing them, resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from shmtable.errors import CapacityError, UnknownIdentityError
+from shmtable.index import fields as f
+from shmtable.index import findings_locked
+from shmtable.index.layout import SPARE_SLOTS, row_limit
+from shmtable.protocols.core import Core, extra_rows
+from shmtable.types import Finding, Int64Array, Stats
+
+
+def identities(core: Core) -> Int64Array:
+    """int64 [n], the live sequences' identities by order of insertion."""
+    return core.guard.run(_identities_locked, core)
+
+
+def _identities_locked(core: Core) -> Int64Array:
+    records = core.arrays.slots[core.view.live_slots()]
+    identities: Int64Array = records[np.argsort(records[:, f.ORDER]), f.IDENTITY]
+    return identities
+
+
+def sequence(core: Core, identity: int) -> dict[str, Tensor]:
+    """A copy of one sequence: copied without the lock, and again if it has left meanwhile."""
+    while True:
+        slot, generation, start, length, extra = core.guard.run(_locate_locked, core, identity)
+        result: dict[str, Tensor] = {}
+        for number, column in enumerate(core.schema.stored):
+            rows = length + core.schema.look_ahead[column.name] + (extra >> number & 1)
+            result[column.name] = core.storage.read(column.name, start, rows)
+        for column in core.schema.tags:
+            result[column.name] = core.storage.read_tag(column.name, slot)
+        if core.guard.run(_generation_locked, core, slot) == generation:
+            return {c.name: result[c.name] for c in core.schema.columns if c.name in result}
+
+
+def _locate_locked(core: Core, identity: int) -> tuple[int, int, int, int, int]:
+    slot = _live_locked(core, identity)
+    base = slot * f.SLOT_WORDS
+    slots = core.arrays.slot_words
+    return (
+        slot,
+        slots[base + f.GENERATION],
+        slots[base + f.START],
+        slots[base + f.LENGTH],
+        core.arrays.note_words[base + f.EXTRA],
+    )
+
+
+def _generation_locked(core: Core, slot: int) -> int:
+    generation: int = core.arrays.slot_words[slot * f.SLOT_WORDS + f.GENERATION]
+    return generation
+
+
+def _live_locked(core: Core, identity: int) -> int:
+    live, _ = core.index.identities.find_locked(identity)
+    if not live:
+        raise UnknownIdentityError(
+            f"identity {identity} is not in the table; identities() lists those that are",
+            identity=identity,
+        )
+    return live
+
+
+def remove(core: Core, identity: int) -> None:
+    """Remove one live sequence."""
+    core.guard.run(_remove_locked, core, identity)
+
+
+def _remove_locked(core: Core, identity: int) -> None:
+    core.index.eject_locked([_live_locked(core, identity)])
+
+
+def clear(core: Core) -> None:
+    """Remove all live sequences; what is being written now becomes live afterwards."""
+    core.guard.run(core.index.clear_locked)
+
+
+def resize(core: Core, maxlen: int) -> None:
+    """Raise the limits in place, as far as the address space goes."""
+    core.guard.run(_resize_locked, core, maxlen)
+
+
+def _resize_locked(core: Core, maxlen: int) -> None:
+    words, layout = core.arena.words, core.layout
+    if maxlen < words[f.MAXLEN]:
+        raise CapacityError(
+            f"new_size is {maxlen}, smaller than maxlen, {words[f.MAXLEN]}; a table can only "
+            "grow: make a smaller one, or remove sequences",
+            new_size=maxlen,
+            maxlen=words[f.MAXLEN],
+        )
+    # The bound on sequences keeps its proportion, as if the table had been made this large.
+    sequences = words[f.MAX_SEQUENCES] * maxlen // words[f.MAXLEN]
+    rows = row_limit(maxlen, sequences, extra_rows(core.schema))
+    if rows > layout.capacity_rows or sequences + SPARE_SLOTS >= layout.capacity_slots:
+        most = core.options.maxlen * core.arena.factor
+        raise CapacityError(
+            f"new_size is {maxlen}, but address space was taken for {most} transitions "
+            f"({core.arena.factor} times the first maxlen); make a new table of that size",
+            new_size=maxlen,
+            most=most,
+        )
+    core.index.resize_locked(maxlen, sequences)
+
+
+def check(core: Core) -> list[Finding]:
+    """Every broken invariant."""
+    return core.guard.run(findings_locked, core.index)
+
+
+def stats(core: Core) -> Stats:
+    """Counts and sizes of one moment."""
+    return core.guard.run(_stats_locked, core)
+
+
+def _stats_locked(core: Core) -> Stats:
+    words, layout = core.arena.words, core.layout
+    reserved = sum(
+        layout.item_bytes(per) * words[mark]
+        for per, mark in (
+            ("row", f.RESERVED_ROWS),
+            ("slot", f.RESERVED_SLOTS),
+            ("bucket", f.RESERVED_BUCKETS),
+        )
+    )
+    return Stats(
+        transitions=words[f.LIVE_STEPS],
+        sequences=words[f.LIVE_COUNT],
+        writing_transitions=words[f.WRITING_STEPS],
+        maxlen=words[f.MAXLEN],
+        max_sequences=words[f.MAX_SEQUENCES],
+        sequences_added=words[f.NEXT_ORDER],
+        transitions_added=words[f.STEP_TOTAL],
+        sequences_removed=words[f.REMOVED],
+        windows_sampled=words[f.WINDOWS_SAMPLED],
+        recoveries=words[f.RECOVERIES],
+        attachments=words[f.NEXT_ATTACHMENT],
+        bytes_payload=words[f.LIVE_STEPS] * core.schema.row_bytes,
+        bytes_reserved=reserved,
+        bytes_address=core.arena.total_bytes,
+    )

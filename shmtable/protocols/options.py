@@ -1,0 +1,85 @@
+"""What a table is, checked: at creation against the caller, at attachment against the file."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from shmtable.columns import MASK_NAME, Column, Schema
+from shmtable.errors import SpecError
+
+_MOST = 1 << 40  # keeps every row number times every row size far from 64 bits
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "on_duplicate": ("error", "replace"),
+    "layout": ("flat", "batch_time"),
+    "pad": (None, "zero", "edge"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a table is, apart from its columns and strategies; kept in its header.
+
+    Attributes:
+        maxlen: most transitions, at creation.
+        max_sequences: most sequences, at creation.
+        on_duplicate: "error" or "replace".
+        layout: "flat" or "batch_time".
+        pad: None, "zero" or "edge".
+        seed: root of all random streams.
+
+    Raises:
+        SpecError: a value that cannot be.
+    """
+
+    maxlen: int
+    max_sequences: int
+    on_duplicate: str
+    layout: str
+    pad: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("maxlen", "max_sequences"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= _MOST:
+                raise SpecError(f"{name} is {value!r}; give an integer from 1 to 2**40")
+        if self.max_sequences > self.maxlen:
+            raise SpecError(
+                f"max_sequences is {self.max_sequences}, more than maxlen, {self.maxlen}; every "
+                "sequence has at least one transition, so give at most maxlen"
+            )
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise SpecError(f"{name} is {value!r}; give one of {choices}")
+        if type(self.seed) is not int or self.seed < 0:
+            raise SpecError(f"seed is {self.seed!r}; give a non-negative integer, or None")
+
+
+def build(
+    columns: Iterable[Column],
+    *,
+    length_key: str,
+    maxlen: Any,
+    max_sequences: Any,
+    seed: Any,
+    pad: Any,
+    **choices: Any,
+) -> tuple[Schema, Options]:
+    """Check what a caller asks for.
+
+    Raises:
+        SpecError: something that cannot be.
+    """
+    options = Options(
+        maxlen=maxlen,
+        max_sequences=maxlen if max_sequences is None else max_sequences,
+        seed=secrets.randbits(63) if seed is None else seed,
+        pad=pad,
+        **choices,
+    )
+    reserved = () if pad is None else (MASK_NAME,)
+    return Schema.build(columns, length_key, reserved=reserved), options

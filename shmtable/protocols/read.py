@@ -1,0 +1,192 @@
+"""Sampling: pick, gather, validate.
+
+1. Under the lock: the sampler picks windows; their slots' generations are remembered.
+2. Holding nothing: gather every column into fresh tensors. Writers go on, and what is read may
+   be ejected and overwritten meanwhile.
+3. Under the lock: compare generations. A window whose sequence has left is picked and gathered
+   anew; all others are what they were at 1, because a generation rises before its rows are given
+   to anybody else.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shmtable.columns import Windows, gather_columns
+from shmtable.errors import EmptyTableError, NoWindowError, SampleError, WaitTimeoutError
+from shmtable.index import fields as f
+from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+from shmtable.types import Int64Array, SamplePoints, SampleResult
+
+# After so many rounds the sampler is plainly slower than the churn around it; what is still
+# missing is gathered under the lock, where nothing can leave.
+_ROUNDS = 8
+_MOST_BYTES_LOCKED = 1 << 20
+
+
+class _Picked(NamedTuple):
+    points: SamplePoints
+    starts: Int64Array
+    lengths: Int64Array
+
+
+def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> SampleResult:
+    """Draw ``count`` windows of ``steps`` transitions.
+
+    Args:
+        core: the table.
+        count: windows (B), at least 1.
+        steps: transitions per window (L), at least 1.
+        timeout_s: how long to wait for data; 0 not at all, None for ever.
+
+    Raises:
+        EmptyTableError: nothing to sample, and no waiting was asked for.
+        NoWindowError: no sequence is long enough, and no waiting was asked for.
+        WaitTimeoutError: nothing to sample came in time.
+    """
+    picked = _pick(core, count, steps, timeout_s)
+    columns = _gather(core, picked, steps)
+    points = picked.points
+    for round_number in range(_ROUNDS):
+        stale = core.guard.run(_validate_locked, core, points, steps)
+        if stale is None:
+            return SampleResult(columns, points=points)
+        if round_number == _ROUNDS - 1:
+            break
+        picked = _pick(core, len(stale), steps, timeout_s)
+        points = _splice(columns, points, stale, _gather(core, picked, steps), picked)
+    return core.guard.run(_finish_locked, core, columns, points, stale, steps)
+
+
+def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> _Picked:
+    deadline: float | None = None
+    while True:
+        picked, seen = core.guard.run(_pick_locked, core, count, steps)
+        if picked is not None:
+            return picked
+        now = time.monotonic()
+        if deadline is None and timeout_s is not None:
+            deadline = now + timeout_s
+        if deadline is not None and now >= deadline:
+            error = core.guard.run(_nothing_locked, core, steps)
+            if not timeout_s:
+                raise error
+            raise WaitTimeoutError(f"waited {timeout_s:g} s: {error}", timeout_s=timeout_s)
+        core.guard.bell.wait(seen, LOCK_TIMEOUT_S if deadline is None else deadline - now)
+
+
+def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, int]:
+    if core.arena.words[f.LIVE_COUNT]:
+        points = core.sampler.sample(count, steps, core.random_locked())
+        if len(points):
+            records = core.arrays.slots[points.slots]
+            points = SamplePoints(
+                points.slots, points.offsets, points.generations, records[:, f.IDENTITY]
+            )
+            starts = records[:, f.START] + points.offsets
+            return _Picked(points, starts, records[:, f.LENGTH]), 0
+    return None, core.guard.bell.seen_locked()
+
+
+def _nothing_locked(core: Core, steps: int) -> SampleError:
+    live = core.view.live_slots()
+    if not len(live):
+        return EmptyTableError(
+            "the table is empty; add a sequence first, or pass timeout_s to wait for one"
+        )
+    longest = int(core.arrays.slots[live, f.LENGTH].max())
+    return NoWindowError(
+        f"sequence_length is {steps}, the longest of {len(live)} sequences has {longest} "
+        "transitions; ask for shorter windows, add longer sequences, or make the table with "
+        "pad='zero' or pad='edge'",
+        sequence_length=steps,
+        longest=longest,
+    )
+
+
+def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
+    windows = Windows(
+        core.storage,
+        torch.from_numpy(picked.points.slots),
+        torch.from_numpy(picked.starts),
+        torch.from_numpy(picked.points.offsets),
+        torch.from_numpy(picked.lengths),
+        steps,
+        core.options.pad is not None,
+    )
+    return gather_columns(
+        core.schema,
+        core.storage,
+        windows,
+        pad=core.options.pad,
+        layout=core.options.layout,
+    )
+
+
+def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
+    """Which windows have lost their sequence; None when all are good, and then they count."""
+    slots = points.slots
+    same = core.arrays.slots[slots, f.GENERATION] == points.generations
+    if not same.all():
+        return np.flatnonzero(~same)
+    np.add.at(core.arrays.notes[:, f.TIMES_SAMPLED], slots, 1)
+    core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
+    core.sampler.on_sample(points, steps)
+    return None
+
+
+def _splice(
+    columns: dict[str, Tensor],
+    points: SamplePoints,
+    places: Int64Array,
+    fresh: dict[str, Tensor],
+    picked: _Picked,
+) -> SamplePoints:
+    """Put freshly drawn windows in the places of lost ones."""
+    count = len(points)
+    rows = torch.from_numpy(places)
+    for name, column in columns.items():
+        if column.numel():
+            # As bytes, since not every dtype can be assigned by index.
+            target = column.view(count, -1).view(torch.uint8)
+            target[rows] = fresh[name].view(len(places), -1).view(torch.uint8)
+    new = picked.points
+    parts = []
+    for old, replacement in (
+        (points.slots, new.slots),
+        (points.offsets, new.offsets),
+        (points.generations, new.generations),
+        (points.identities, new.identities),
+    ):
+        joined = old.copy()
+        joined[places] = replacement
+        parts.append(joined)
+    return SamplePoints(*parts)
+
+
+def _finish_locked(
+    core: Core, columns: dict[str, Tensor], points: SamplePoints, stale: Int64Array, steps: int
+) -> SampleResult:
+    """Draw and gather the last few windows where nobody can eject them."""
+    per_window = sum(t.numel() * t.element_size() for t in columns.values()) // len(points)
+    if per_window * len(stale) > _MOST_BYTES_LOCKED:
+        raise WaitTimeoutError(
+            f"{len(stale)} of {len(points)} windows were ejected while they were being copied, "
+            f"{_ROUNDS} times in a row; the table is too small for the rate of adds: raise maxlen"
+        )
+    picked, _ = _pick_locked(core, len(stale), steps)
+    if picked is None:
+        raise _nothing_locked(core, steps)
+    points = _splice(columns, points, stale, _gather(core, picked, steps), picked)
+    still = _validate_locked(core, points, steps)
+    if still is not None:
+        # Those gathered before this section have aged again; those gathered in it cannot.
+        return _finish_locked(core, columns, points, still, steps)
+    return SampleResult(columns, points=points)
+
+

@@ -1,0 +1,139 @@
+"""Adding sequences: reserve, copy, commit.
+
+1. Under the lock: eject what must go, take a slot and rows, state WRITING.
+2. Holding nothing: copy the columns into the rows, which are nobody else's.
+3. Under the lock: state LIVE. From this store on the sequence is in the table.
+
+A writer that dies in 1 or 2 leaves a WRITING slot, which others take back once the kernel says it
+is dead; one that is interrupted gives the slot back itself. Killed after 3 but before the call
+returned, it has added without knowing, and adding again meets a duplicate.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from shmtable.columns import Prepared
+from shmtable.errors import DuplicateIdentityError, WaitTimeoutError
+from shmtable.index import Blocked, Growth, Request, Reservation
+from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+
+# More would only make others wait for the lock longer at a time.
+_MOST_AT_ONCE = 64
+
+
+def add_sequences(
+    core: Core, identities: Sequence[int], sequences: Sequence[Prepared], timeout_s: float | None
+) -> None:
+    """Add sequences in order, as many as may be under one hold of the lock.
+
+    Each is added whole or not at all; those before a refused one stay.
+
+    Args:
+        core: the table.
+        identities: one for each sequence.
+        sequences: converted, and so valid.
+        timeout_s: how long to wait for room that others are writing into; None for ever.
+
+    Raises:
+        DuplicateIdentityError: an identity is in the table, or occurs twice here.
+        SharedMemoryError: the system has no memory left.
+        WaitTimeoutError: no room in time.
+    """
+    replace = core.options.on_duplicate == "replace"
+    requests = [
+        Request(identity, sequence.length, sequence.span, sequence.extra, replace)
+        for identity, sequence in zip(identities, sequences, strict=True)
+    ]
+    if len(requests) > 1 and not replace:
+        _refuse_repeats(core, identities)
+    if len(core.index.reservations):
+        core.guard.run(core.index.abort_abandoned_locked)
+    done = 0
+    try:
+        while done < len(requests):
+            batch = requests[done : done + _MOST_AT_ONCE]
+            reservations = _reserve(core, batch, sys._getframe(), timeout_s)
+            for number, reservation in enumerate(reservations, done):
+                _copy(core, reservation, sequences[number])
+            core.guard.run(_commit_locked, core, reservations)
+            done += len(reservations)
+    except BaseException:
+        core.guard.run(core.index.abort_of_locked, sys._getframe())
+        raise
+
+
+def _reserve(
+    core: Core, requests: list[Request], caller: FrameType, timeout_s: float | None
+) -> list[Reservation]:
+    """Reserve at least one of the requests, waiting and growing as it takes."""
+    deadline: float | None = None
+    while True:
+        reservations, obstacle, seen = core.guard.run(_reserve_locked, core, requests, caller)
+        if reservations:
+            return reservations
+        if type(obstacle) is Growth:
+            core.grow(obstacle)
+        elif type(obstacle) is Blocked and not core.guard.run(core.index.sweep_locked):
+            now = time.monotonic()
+            if deadline is None and timeout_s is not None:
+                deadline = now + timeout_s
+            if deadline is not None and now >= deadline:
+                raise WaitTimeoutError(
+                    f"add_sequence found no room in {timeout_s:g} s: {obstacle.reason}; "
+                    "give it a larger timeout_s, or see check() and stats() for who is writing",
+                    timeout_s=timeout_s,
+                )
+            left = LOCK_TIMEOUT_S if deadline is None else deadline - now
+            core.guard.bell.wait(seen, left)
+
+
+def _reserve_locked(
+    core: Core, requests: list[Request], caller: FrameType
+) -> tuple[list[Reservation], Growth | Blocked | None, int]:
+    reservations: list[Reservation] = []
+    for request in requests:
+        try:
+            outcome = core.index.reserve_locked(request, core.victims_locked, caller)
+        except DuplicateIdentityError:
+            # What comes before it is added; the next round meets it again, and raises.
+            if reservations:
+                return reservations, None, 0
+            raise
+        if type(outcome) is not Reservation:
+            return reservations, outcome, core.guard.bell.seen_locked()
+        reservations.append(outcome)
+    return reservations, None, 0
+
+
+def _copy(core: Core, reservation: Reservation, sequence: Prepared) -> None:
+    start = reservation.start
+    # The rows are ours, and so is what the row map says of them.
+    core.arrays.row_slot[start : start + sequence.length] = reservation.slot
+    core.storage.write(start, reservation.slot, sequence)
+
+
+def _commit_locked(core: Core, reservations: list[Reservation]) -> None:
+    for reservation in reservations:
+        core.index.commit_locked(reservation)
+
+
+def _refuse_repeats(core: Core, identities: Sequence[int]) -> None:
+    """Refuse a batch before its first store where that can be foreseen."""
+    seen: set[int] = set()
+    for identity in identities:
+        if identity in seen:
+            raise DuplicateIdentityError(
+                f"identity {identity} occurs twice among the sequences given; give each its own",
+                identity=identity,
+            )
+        seen.add(identity)
+    core.guard.run(_refuse_known_locked, core, identities)
+
+
+def _refuse_known_locked(core: Core, identities: Sequence[int]) -> None:
+    for identity in identities:
+        core.index.refuse_duplicate_locked(identity)

@@ -1,0 +1,30 @@
+"""Who is sampled, and who is ejected."""
+
+from __future__ import annotations
+
+from shmtable.strategies.base import EjectionStrategy, SampleStrategy, StateSpec, Strategy
+from shmtable.strategies.fifo import FifoEjectionStrategy, FifoSampleStrategy
+from shmtable.strategies.uniform import UniformEjectionStrategy, UniformSampleStrategy
+
+__all__ = [
+    "STRATEGIES",
+    "EjectionStrategy",
+    "FifoEjectionStrategy",
+    "FifoSampleStrategy",
+    "SampleStrategy",
+    "StateSpec",
+    "Strategy",
+    "UniformEjectionStrategy",
+    "UniformSampleStrategy",
+]
+
+# What a table's header may name. A header is data: names that are not here are never imported.
+STRATEGIES: dict[str, type[Strategy]] = {
+    cls.__name__: cls
+    for cls in (
+        FifoEjectionStrategy,
+        FifoSampleStrategy,
+        UniformEjectionStrategy,
+        UniformSampleStrategy,
+    )
+}

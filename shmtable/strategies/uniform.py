@@ -1,0 +1,123 @@
+"""Every window, or every sequence, equally likely."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shmtable.index import fields as f
+from shmtable.strategies.base import EjectionStrategy, SampleStrategy
+from shmtable.types import Int64Array, SamplePoints
+
+# Below this share of hits another way of drawing is cheaper.
+_FEW = 0.05
+
+
+class UniformSampleStrategy(SampleStrategy):
+    """Draws uniformly over windows: every window of the length asked for is equally likely.
+
+    So a long sequence is drawn in proportion to the windows it offers, and no transition is
+    favoured for belonging to a short one. Windows are drawn with replacement.
+
+    Each draw is by rejection, in O(1) whatever the table's size: a row is drawn uniformly, and
+    kept when a whole window starts there. Where few rows qualify (windows almost as long as the
+    sequences) sequences are drawn instead and kept in proportion to their windows, and where that
+    too finds little (a few long sequences among many short ones) all windows are counted.
+    """
+
+    def sample(
+        self, count: int, sequence_length: int, random: np.random.Generator
+    ) -> SamplePoints:
+        """See the class; O(count), or O(sequences) in the rare last case."""
+        slots, offsets = self._by_row(count + (count >> 3) + 8, sequence_length, random)
+        if len(slots) < count:
+            slots, offsets = self._more(slots, offsets, count, sequence_length, random)
+        return self.view.points(slots[:count], offsets[:count])
+
+    def _more(
+        self,
+        slots: Int64Array,
+        offsets: Int64Array,
+        count: int,
+        steps: int,
+        random: np.random.Generator,
+    ) -> tuple[Int64Array, Int64Array]:
+        # Every draw kept is uniform over the windows, whichever way it was made, so the parts may
+        # be put together and cut off at ``count``.
+        parts = [(slots, offsets)]
+        missing = count - len(slots)
+        share = len(slots) / count
+        for draw in (self._by_row, self._by_sequence):
+            while missing > 0 and share > _FEW:
+                tries = int(missing / share * 1.1) + 8
+                parts.append(draw(tries, steps, random))
+                missing -= len(parts[-1][0])
+                share = len(parts[-1][0]) / tries
+            share = 1.0  # whether the other way does better is seen by trying it
+        if missing > 0:
+            parts.append(self._by_count(missing, steps, random))
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def _by_row(
+        self, tries: int, steps: int, random: np.random.Generator
+    ) -> tuple[Int64Array, Int64Array]:
+        view = self.view
+        rows = random.integers(0, view.row_high, tries)
+        slots = view.row_slot[rows].astype(np.int64)
+        records = view.slots[slots]
+        offsets = rows - records[:, f.START]
+        last = records[:, f.LENGTH] - steps
+        if view.short:
+            np.maximum(last, 0, out=last)
+        # The row map is a hint: only a live slot whose extent has the row counts.
+        kept = np.flatnonzero(
+            (records[:, f.STATE] == f.LIVE) & (offsets >= 0) & (offsets <= last)
+        )
+        return slots[kept], offsets[kept]
+
+    def _by_sequence(
+        self, tries: int, steps: int, random: np.random.Generator
+    ) -> tuple[Int64Array, Int64Array]:
+        view = self.view
+        slots = view.live[random.integers(0, view.live_count, tries)]
+        most = max(view.longest - steps + 1, 1)
+        offsets = random.integers(0, most, tries)
+        kept = np.flatnonzero(offsets < view.window_counts(slots, steps))
+        return slots[kept], offsets[kept]
+
+    def _by_count(
+        self, count: int, steps: int, random: np.random.Generator
+    ) -> tuple[Int64Array, Int64Array]:
+        slots = self.view.live_slots()
+        ends = np.cumsum(self.view.window_counts(slots, steps))
+        if ends[-1] == 0:
+            return slots[:0], slots[:0]
+        windows = random.integers(0, ends[-1], count)
+        places = np.searchsorted(ends, windows, side="right")
+        # Counted from the end of the sequence's windows, which is as uniform as from its start.
+        return slots[places], ends[places] - 1 - windows
+
+
+class UniformEjectionStrategy(EjectionStrategy):
+    """Removes sequences drawn uniformly, each equally likely whatever its length."""
+
+    def sample(self, count: int, random: np.random.Generator) -> Int64Array:
+        """Draw without replacement until ``count`` transitions are covered."""
+        view = self.view
+        chosen: dict[int, None] = {}
+        freed = 0
+        while freed < count:
+            if len(chosen) > view.live_count // 2:
+                # Most draws would hit what is chosen already.
+                return self._and_shuffled_rest(list(chosen), count - freed, random)
+            slot = int(view.live[random.integers(view.live_count)])
+            if slot not in chosen:
+                chosen[slot] = None
+                freed += view.length(slot)
+        return np.array(list(chosen), np.int64)
+
+    def _and_shuffled_rest(
+        self, chosen: list[int], count: int, random: np.random.Generator
+    ) -> Int64Array:
+        rest = random.permutation(np.setdiff1d(self.view.live_slots(), chosen))
+        freed = np.cumsum(self.view.slots[rest, f.LENGTH])
+        return np.append(np.array(chosen, np.int64), rest[: np.searchsorted(freed, count) + 1])
