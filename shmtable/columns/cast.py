@@ -98,11 +98,12 @@ def _to_foreign(column: Column, array: Array) -> Array:
     if array.dtype.kind == "c":
         _refuse_kind(column, array.dtype)
     floats = torch.from_numpy(_checked_astype(column, array, np.dtype(np.float32), copy=True))
-    result = floats.to(column.dtype.torch)
-    lost = result.float().isfinite().logical_not_().logical_and_(floats.isfinite())
+    # Versions of torch differ in what becomes of numbers out of range: infinite, NaN, the largest.
+    limits = torch.finfo(column.dtype.torch)
+    lost = ((floats < limits.min) | (floats > limits.max)) & floats.isfinite()
     if lost.any():
         _refuse_range(column, floats[lost][0].item(), array.dtype)
-    return _bits(result, column.dtype)
+    return _bits(floats.to(column.dtype.torch), column.dtype)
 
 
 def _bits(value: Tensor, dtype: DType) -> Array:
