@@ -66,7 +66,7 @@ class ArrayMemoryTable:
 
     Args:
         *columns: the columns; or give them as ``columns=[...]``.
-        maxlen: most transitions in the table, at least 1. Whole sequences are ejected to keep to it.
+        maxlen: most transitions in the table, at least 1; whole sequences are ejected for it.
         sampler: chooses the windows of a sample.
         ejector: chooses the sequences that go when there is no room.
         length_key: the column whose rows say how many transitions a sequence has.

@@ -54,9 +54,7 @@ def _truth(index: Index, live: Int64Array, occupied: Int64Array) -> Iterator[Fin
     orders = slots[live, f.ORDER]
     if len(np.unique(orders)) != len(orders):
         yield Finding("orders are unique", f"{np.sort(orders)}")
-    if len(orders) and (
-        orders.max() >= words[f.NEXT_ORDER] or orders.min() < words[f.LIVE_FROM]
-    ):
+    if len(orders) and (orders.max() >= words[f.NEXT_ORDER] or orders.min() < words[f.LIVE_FROM]):
         yield Finding(
             "live_from <= order < next_order",
             f"{orders.min()} to {orders.max()}, {words[f.LIVE_FROM]}, {words[f.NEXT_ORDER]}",

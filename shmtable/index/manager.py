@@ -171,7 +171,7 @@ class Index:
             wanted = min(2 * max(wanted, request.span), available)
 
     def _ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
-        """The ejector's choice, checked, because a user may have written it, and without ``old``."""
+        """The ejector's choice without ``old``, checked: a user may have written it."""
         slots = self.arrays.slot_words
         chosen = victims(wanted).tolist()
         freed = 0
@@ -238,9 +238,7 @@ class Index:
             words[f.ROW_HIGH] = start + request.span
         self.ring()
         words[DIRTY] = 0
-        return Reservation(
-            slot, generation, start, old, slots[old * f.SLOT_WORDS + f.GENERATION]
-        )
+        return Reservation(slot, generation, start, old, slots[old * f.SLOT_WORDS + f.GENERATION])
 
     # -- commit and abort ------------------------------------------------------------------
 
@@ -437,17 +435,13 @@ class Index:
     def _is_live(self, slot: int, generation: int) -> bool:
         base = slot * f.SLOT_WORDS
         slots = self.arrays.slot_words
-        return bool(
-            slots[base + f.STATE] == f.LIVE and slots[base + f.GENERATION] == generation
-        )
+        return bool(slots[base + f.STATE] == f.LIVE and slots[base + f.GENERATION] == generation)
 
     def _occupied(self) -> Int64Array:
         return np.flatnonzero(self.arrays.slots[: self.words[f.SLOT_HIGH], f.STATE] != f.FREE)
 
     def _writing(self) -> Int64Array:
         return np.flatnonzero(self.arrays.slots[: self.words[f.SLOT_HIGH], f.STATE] == f.WRITING)
-
-
 
 
 def _duplicate(identity: int, live: bool) -> DuplicateIdentityError:

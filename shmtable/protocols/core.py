@@ -12,7 +12,7 @@ from shmtable.columns import Converter, CpuStorage, Schema
 from shmtable.errors import ArenaDamagedError, SpecError
 from shmtable.index import Arrays, Extra, Growth, Index, IndexView, Layout
 from shmtable.index import fields as f
-from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
+from shmtable.index.layout import BIN_WORDS, MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.mappers import MAPPERS
 from shmtable.protocols.options import Options
 from shmtable.shm import process
@@ -136,7 +136,7 @@ class Core:
         words[f.MAXLEN] = options.maxlen
         words[f.MAX_SEQUENCES] = options.max_sequences
         words[f.SLOT_HIGH] = 1
-        self.arena.reserve(self.layout.spans("once", 0, 1 << 62))
+        self.arena.reserve(self.layout.spans("once", 0, BIN_WORDS))
         # A quarter more than maxlen is what the gaps between sequences usually take.
         rows = options.maxlen + options.maxlen // 4 + extra_rows(self.schema)
         self.grow(Growth(rows if preallocate else 1, 2, MINIMUM_BUCKETS))
@@ -282,9 +282,7 @@ def _check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
         )
 
 
-def _make_strategy(
-    spec: Mapping[str, Any], kind: type[T], classes: Mapping[str, type[Any]]
-) -> T:
+def _make_strategy(spec: Mapping[str, Any], kind: type[T], classes: Mapping[str, type[Any]]) -> T:
     known = {**STRATEGIES, **classes}
     cls = known.get(spec["type"])
     if cls is None or not issubclass(cls, kind):
@@ -296,9 +294,7 @@ def _make_strategy(
     return strategy
 
 
-def _layout(
-    spec: Mapping[str, Any], schema: Schema, options: Options, factor: int
-) -> Layout:
+def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:
     arrays = [Extra(f"column/{c.name}", "row", c.row_bytes) for c in schema.stored]
     arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
     for role in ("sampler", "ejector"):
@@ -335,5 +331,3 @@ def first_use(core: Core) -> None:
 def _first_use_locked(core: Core) -> None:
     core.arena.words[DIRTY] = 1
     core.index.rebuild_locked()
-
-

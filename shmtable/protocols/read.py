@@ -188,5 +188,3 @@ def _finish_locked(
         # Those gathered before this section have aged again; those gathered in it cannot.
         return _finish_locked(core, columns, points, still, steps)
     return SampleResult(columns, points=points)
-
-

@@ -91,9 +91,7 @@ class SampleStrategy(Strategy):
     """Chooses windows."""
 
     @abstractmethod
-    def sample(
-        self, count: int, sequence_length: int, random: np.random.Generator
-    ) -> SamplePoints:
+    def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """Choose ``count`` windows of ``sequence_length`` transitions.
 
         Make the result with ``self.view.points(slots, offsets)``.
@@ -106,9 +104,7 @@ class SampleStrategy(Strategy):
             exactly ``count`` points, or none at all when no sequence offers a window.
         """
 
-    def on_sample(
-        self, points: SamplePoints, sequence_length: int, advantages: Any = None
-    ) -> None:
+    def on_sample(self, points: SamplePoints, sequence_length: int, advantages: Any = None) -> None:
         """The windows ``points`` have been handed out."""
 
 

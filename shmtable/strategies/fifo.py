@@ -31,9 +31,7 @@ class FifoSampleStrategy(SampleStrategy):
         """See ``Strategy``."""
         return {"per_episode": self._per_episode, "random_offset": self._random_offset}
 
-    def sample(
-        self, count: int, sequence_length: int, random: np.random.Generator
-    ) -> SamplePoints:
+    def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count), and O(sequences) when many are too short."""
         slots, nths = self._pass(count, sequence_length)
         if not len(slots):

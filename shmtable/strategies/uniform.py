@@ -24,9 +24,7 @@ class UniformSampleStrategy(SampleStrategy):
     too finds little (a few long sequences among many short ones) all windows are counted.
     """
 
-    def sample(
-        self, count: int, sequence_length: int, random: np.random.Generator
-    ) -> SamplePoints:
+    def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count), or O(sequences) in the rare last case."""
         slots, offsets = self._by_row(count + (count >> 3) + 8, sequence_length, random)
         if len(slots) < count:
@@ -69,9 +67,7 @@ class UniformSampleStrategy(SampleStrategy):
         if view.short:
             np.maximum(last, 0, out=last)
         # The row map is a hint: only a live slot whose extent has the row counts.
-        kept = np.flatnonzero(
-            (records[:, f.STATE] == f.LIVE) & (offsets >= 0) & (offsets <= last)
-        )
+        kept = np.flatnonzero((records[:, f.STATE] == f.LIVE) & (offsets >= 0) & (offsets <= last))
         return slots[kept], offsets[kept]
 
     def _by_sequence(
