@@ -65,14 +65,26 @@ class Mutex(Protocol):
     def acquire(self, timeout_s: float) -> Status:
         """Wait, without the interpreter's lock, at most ``SLICE_S`` and at most ``timeout_s``."""
 
+    def status(self, code: int) -> Status:
+        """Judge an answer of ``quick_try``; to be called at once, since it completes the step."""
+
     def release(self) -> None:
         """Let go; harmless when this thread does not hold the lock."""
+
+    def adopt(self) -> Status:
+        """Take over a lock that this thread holds without knowing (DEADLOCK).
+
+        Returns:
+            OWNER_DIED, or BUSY where an interrupt had come before the lock was complete.
+        """
 
     def settle(self) -> None:
         """Let go when it is unknown how far an interrupted ``try_acquire`` or ``acquire`` got."""
 
 
-class _Timespec(ctypes.Structure):
+class Timespec(ctypes.Structure):
+    """A struct timespec of a 64-bit system."""
+
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
 
 
@@ -153,21 +165,21 @@ class RobustMutex:
             "pthread_mutex_clocklock",
             ctypes.c_void_p,
             ctypes.c_int,
-            ctypes.POINTER(_Timespec),
+            ctypes.POINTER(Timespec),
         )
 
     def try_acquire(self) -> Status:
-        return self._status(self.quick_try(self.token))
+        return self.status(self.quick_try(self.token))
 
     def acquire(self, timeout_s: float) -> Status:
         timeout_s = min(max(timeout_s, 0.0), SLICE_S)
         if self._clocklock is None:
             return _poll(self.try_acquire, timeout_s)
         until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(timeout_s * 1e9)
-        limit = _Timespec(*divmod(until, 1_000_000_000))
-        return self._status(self._clocklock(self.token, time.CLOCK_MONOTONIC, limit))
+        limit = Timespec(*divmod(until, 1_000_000_000))
+        return self.status(self._clocklock(self.token, time.CLOCK_MONOTONIC, limit))
 
-    def _status(self, code: int) -> Status:
+    def status(self, code: int) -> Status:
         if code == errno.EOWNERDEAD:
             # Before anything else, repair included: unlocking without it would make the mutex
             # unusable for ever.
@@ -187,6 +199,10 @@ class RobustMutex:
 
     def release(self) -> None:
         self.quick_release(self.token)
+
+    def adopt(self) -> Status:
+        self._consistent(self.token)  # refused, and harmless, when it is consistent already
+        return Status.OWNER_DIED
 
     def settle(self) -> None:
         code = self.quick_try(self.token)
@@ -237,14 +253,14 @@ class PortableMutex:
         return 0
 
     def try_acquire(self) -> Status:
-        return self._status(self._quick_try(None))
+        return self.status(self._quick_try(None))
 
     def acquire(self, timeout_s: float) -> Status:
         timeout_s = min(max(timeout_s, 0.0), SLICE_S)
         # Nobody can wait for a record lock and keep a time limit: ask again and again.
         return _poll(self.try_acquire, timeout_s)
 
-    def _status(self, code: int) -> Status:
+    def status(self, code: int) -> Status:
         if code == 0:
             return Status.ACQUIRED
         return Status.DEADLOCK if code == errno.EDEADLK else Status.BUSY
@@ -257,6 +273,10 @@ class PortableMutex:
 
     def release(self) -> None:
         self._quick_release(None)
+
+    def adopt(self) -> Status:
+        # The interrupt may have come between the gate and the byte.
+        return Status.OWNER_DIED if self._lock_byte() == 0 else Status.BUSY
 
     def settle(self) -> None:
         self._quick_release(None)
