@@ -1,0 +1,50 @@
+"""Samples delivered on a CUDA device, and sequences that come from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tables import small_sequence, torn_windows
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+@pytest.fixture
+def table(make_table: Callable[..., Any]) -> Any:
+    """Twenty sequences of five to twenty-four steps, sampled onto the device."""
+    table = make_table(device="cuda")
+    for identity in range(20):
+        table.add_sequence(identity, small_sequence(identity, 5 + identity))
+    return table
+
+
+def test_every_column_of_a_sample_is_on_the_device_and_whole(table: Any) -> None:
+    sample = table.sample(64, 5)
+    assert {column.device.type for column in sample.values()} == {"cuda"}
+    assert torn_windows({name: column.cpu() for name, column in sample.items()}, 5) == []
+
+
+def test_samples_on_the_device_do_not_change_with_the_table(table: Any) -> None:
+    sample = table.sample(64, 5)
+    table.clear()
+    for identity in range(100, 150):
+        table.add_sequence(identity, small_sequence(identity, 20))
+    torch.cuda.synchronize()
+    assert torn_windows({name: column.cpu() for name, column in sample.items()}, 5) == []
+    assert int(sample["obs"][:, 0].max()) < 100
+
+
+def test_sequences_of_device_tensors_arrive(table: Any) -> None:
+    given = small_sequence(99, 7)
+    table.add_sequence(99, {name: torch.as_tensor(rows).to("cuda") for name, rows in given.items()})
+    kept = table.sequence(99)
+    for name, rows in given.items():
+        np.testing.assert_array_equal(kept[name].cpu().numpy(), rows)
