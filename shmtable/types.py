@@ -21,7 +21,7 @@ class SamplePoints:
         offsets: int64 [B], first transition of the window within its sequence.
         generations: int64 [B], the slot's generation when the window was drawn; a slot whose
             generation has moved on holds another sequence, so an update for it is stale.
-        identities: int64 [B], the sequences' identities; empty until the table has filled it in.
+        identities: int64 [B], the sequences' identities.
     """
 
     slots: Int64Array

@@ -45,4 +45,4 @@ class Arrays:
 
 
 def _words(array: npt.NDArray[Any]) -> memoryview:
-    return memoryview(array)
+    return array.data

@@ -173,7 +173,7 @@ class Index:
     def _ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
         """The ejector's choice without ``old``, checked: a user may have written it."""
         slots = self.arrays.slot_words
-        chosen = victims(wanted).tolist()
+        chosen: list[int] = victims(wanted).tolist()
         freed = 0
         if old in chosen:
             chosen = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]

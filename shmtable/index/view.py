@@ -11,8 +11,6 @@ from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.types import Int64Array, SamplePoints
 
-_NO_IDENTITIES: Int64Array = np.empty(0, np.int64)
-
 
 class IndexView:
     """A read view of the index, valid while the table's lock is held.
@@ -90,8 +88,9 @@ class IndexView:
         return np.maximum(counts, 1 if self.short else 0)
 
     def points(self, slots: Int64Array, offsets: Int64Array) -> SamplePoints:
-        """Sample points for windows at ``offsets`` of ``slots``, with their generations."""
-        return SamplePoints(slots, offsets, self.slots[slots, f.GENERATION], _NO_IDENTITIES)
+        """Sample points for windows at ``offsets`` of ``slots`` (int64 [B] each)."""
+        records = self.slots.take(slots, axis=0)
+        return SamplePoints(slots, offsets, records[:, f.GENERATION], records[:, f.IDENTITY])
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

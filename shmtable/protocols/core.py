@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +30,6 @@ _LARGEST_STEP_BYTES = 16 << 20
 
 _EXAMPLES = {"sampler": "UniformSampleStrategy()", "ejector": "FifoEjectionStrategy()"}
 
-T = TypeVar("T")
-
 
 class Core:
     """The parts of an attached table.
@@ -47,8 +45,10 @@ class Core:
         try:
             self.options = Options(**spec["options"])
             self.schema = Schema.from_json(spec["schema"], {**MAPPERS, **classes})
-            self.sampler = _make_strategy(spec["sampler"], SampleStrategy, classes)
-            self.ejector = _make_strategy(spec["ejector"], EjectionStrategy, classes)
+            self.sampler: SampleStrategy = _make_strategy(spec["sampler"], SampleStrategy, classes)
+            self.ejector: EjectionStrategy = _make_strategy(
+                spec["ejector"], EjectionStrategy, classes
+            )
             layout = _layout(spec, self.schema, self.options, arena.factor)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArenaDamagedError(
@@ -282,7 +282,9 @@ def _check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
         )
 
 
-def _make_strategy(spec: Mapping[str, Any], kind: type[T], classes: Mapping[str, type[Any]]) -> T:
+def _make_strategy(
+    spec: Mapping[str, Any], kind: type[Strategy], classes: Mapping[str, type[Any]]
+) -> Any:
     known = {**STRATEGIES, **classes}
     cls = known.get(spec["type"])
     if cls is None or not issubclass(cls, kind):
@@ -290,8 +292,7 @@ def _make_strategy(spec: Mapping[str, Any], kind: type[T], classes: Mapping[str,
             f"strategy {spec['type']!r} is not a {kind.__name__} this program knows; "
             "pass the table itself to the process instead of attaching by name"
         )
-    strategy: T = cls(**spec["config"])
-    return strategy
+    return cls(**spec["config"])
 
 
 def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:

@@ -141,6 +141,6 @@ def _stats_locked(core: Core) -> Stats:
         recoveries=words[f.RECOVERIES],
         attachments=words[f.NEXT_ATTACHMENT],
         bytes_payload=words[f.LIVE_STEPS] * core.schema.row_bytes,
-        bytes_reserved=reserved,
+        bytes_reserved=layout.regions["slots"].offset + reserved,
         bytes_address=core.arena.total_bytes,
     )

@@ -84,12 +84,8 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
     if core.arena.words[f.LIVE_COUNT]:
         points = core.sampler.sample(count, steps, core.random_locked())
         if len(points):
-            records = core.arrays.slots[points.slots]
-            points = SamplePoints(
-                points.slots, points.offsets, points.generations, records[:, f.IDENTITY]
-            )
-            starts = records[:, f.START] + points.offsets
-            return _Picked(points, starts, records[:, f.LENGTH]), 0
+            records = core.arrays.slots.take(points.slots, axis=0)
+            return _Picked(points, records[:, f.START] + points.offsets, records[:, f.LENGTH]), 0
     return None, core.guard.bell.seen_locked()
 
 
@@ -131,9 +127,9 @@ def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
 def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
     """Which windows have lost their sequence; None when all are good, and then they count."""
     slots = points.slots
-    same = core.arrays.slots[slots, f.GENERATION] == points.generations
-    if not same.all():
-        return np.flatnonzero(~same)
+    stale: Int64Array = (core.arrays.slots[slots, f.GENERATION] != points.generations).nonzero()[0]
+    if len(stale):
+        return stale
     np.add.at(core.arrays.notes[:, f.TIMES_SAMPLED], slots, 1)
     core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
     core.sampler.on_sample(points, steps)

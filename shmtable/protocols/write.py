@@ -75,9 +75,9 @@ def _reserve(
         reservations, obstacle, seen = core.guard.run(_reserve_locked, core, requests, caller)
         if reservations:
             return reservations
-        if type(obstacle) is Growth:
+        if isinstance(obstacle, Growth):
             core.grow(obstacle)
-        elif type(obstacle) is Blocked and not core.guard.run(core.index.sweep_locked):
+        elif obstacle is not None and not core.guard.run(core.index.sweep_locked):
             now = time.monotonic()
             if deadline is None and timeout_s is not None:
                 deadline = now + timeout_s
@@ -103,7 +103,7 @@ def _reserve_locked(
             if reservations:
                 return reservations, None, 0
             raise
-        if type(outcome) is not Reservation:
+        if not isinstance(outcome, Reservation):
             return reservations, outcome, core.guard.bell.seen_locked()
         reservations.append(outcome)
     return reservations, None, 0

@@ -56,30 +56,30 @@ class Strategy(ABC):
         self.view = view
         self.arrays = arrays
 
-    def track(self, slot: int, start: int, length: int) -> None:
+    def track(self, slot: int, start: int, length: int) -> None:  # noqa: B027
         """A sequence is about to become live: store what belongs to it (not what is derived)."""
 
-    def forget(self, slot: int, start: int, length: int) -> None:
+    def forget(self, slot: int, start: int, length: int) -> None:  # noqa: B027
         """A live sequence has left: update what is derived from the live ones."""
 
-    def rebuild(self) -> None:
+    def rebuild(self) -> None:  # noqa: B027
         """Recompute everything derived from the live sequences (after a crash, or ``clear``)."""
 
     def state(self) -> dict[str, Any] | None:
         """What a file should keep of this strategy beyond its arrays; by default nothing."""
         return None
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take over what ``state`` returned."""
 
     def clear(self) -> None:
         """Every sequence has been removed."""
         self.rebuild()
 
-    def begin_simple_import(self) -> None:
+    def begin_simple_import(self) -> None:  # noqa: B027
         """Sequences will be added that were not collected just now (from a file)."""
 
-    def end_simple_import(self) -> None:
+    def end_simple_import(self) -> None:  # noqa: B027
         """The import that ``begin_simple_import`` announced is complete."""
 
     def post_import(self) -> None:

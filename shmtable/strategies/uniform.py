@@ -61,13 +61,16 @@ class UniformSampleStrategy(SampleStrategy):
         view = self.view
         rows = random.integers(0, view.row_high, tries)
         slots = view.row_slot[rows].astype(np.int64)
-        records = view.slots[slots]
+        records = view.slots.take(slots, axis=0)
         offsets = rows - records[:, f.START]
-        last = records[:, f.LENGTH] - steps
+        room = records[:, f.LENGTH] - steps
         if view.short:
-            np.maximum(last, 0, out=last)
-        # The row map is a hint: only a live slot whose extent has the row counts.
-        kept = np.flatnonzero((records[:, f.STATE] == f.LIVE) & (offsets >= 0) & (offsets <= last))
+            np.maximum(room, 0, out=room)
+        # The row map is a hint: only a live slot whose extent has the row counts. The sign of
+        # the "or" is that of a negative one among the two: 0 <= offset <= room.
+        room -= offsets
+        room |= offsets
+        kept = ((room >= 0) & (records[:, f.STATE] == f.LIVE)).nonzero()[0]
         return slots[kept], offsets[kept]
 
     def _by_sequence(
