@@ -15,7 +15,6 @@ from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
 from shmtable.errors import ClosedError, SpecError
 from shmtable.protocols import Core, add_sequences, lookup, sample
-from shmtable.protocols.core import first_use
 from shmtable.protocols.options import build
 from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
@@ -165,14 +164,7 @@ class ArrayMemoryTable:
             ArenaVersionError: made by an incompatible version.
             ArenaDamagedError: the file is no sound table.
         """
-        arena = Arena.attach(name, directory=directory)
-        try:
-            core = Core(arena, {})
-            if arena.first:
-                first_use(core)
-        except BaseException:
-            arena.close()
-            raise
+        core = Core.open(Arena.attach(name, directory=directory), {})
         return cls._of(core, adaptors, device or "cpu")
 
     @classmethod
@@ -399,12 +391,8 @@ class ArrayMemoryTable:
 def _reopen(
     address: object, classes: dict[str, type[Any]], adaptors: list[Adaptor], device: str
 ) -> ArrayMemoryTable:
-    arena = Arena.open(address)
-    try:
-        return ArrayMemoryTable._of(Core(arena, classes), adaptors, device)
-    except BaseException:
-        arena.close()
-        raise
+    core = Core.open(Arena.open(address), classes)
+    return ArrayMemoryTable._of(core, adaptors, device)
 
 
 def _int64(what: str, value: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shmtable.index.arrays import Arrays
+from shmtable.index.attachments import Attachment, Attachments
 from shmtable.index.check import findings_locked
 from shmtable.index.layout import Extra, Layout
 from shmtable.index.manager import Blocked, Growth, Index, Request, Reservation
@@ -10,6 +11,8 @@ from shmtable.index.view import IndexView
 
 __all__ = [
     "Arrays",
+    "Attachment",
+    "Attachments",
     "Blocked",
     "Extra",
     "Growth",

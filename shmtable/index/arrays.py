@@ -36,6 +36,7 @@ class Arrays:
         self.live_words = _words(self.live)
         self.free_words = _words(self.free)
         self.bucket_words = _words(self.array("buckets", np.int64))
+        self.attachment_words = _words(self.array("attachments", np.int64))
         self.bin_words = _words(self.array("bins", np.uint64))
 
     def array(self, name: str, dtype: Any) -> npt.NDArray[Any]:

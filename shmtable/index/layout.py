@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shmtable.index import fields as f
+from shmtable.index.attachments import ENTRIES, ENTRY_WORDS
 
 PAGE = 4096
 # Bin heads (40 powers of two with 8 bins each) followed by the bitmap of non-empty bins.
@@ -82,6 +83,7 @@ class Layout:
         buckets = bucket_count(slots)
         index = [
             ("bins", "once", 8, BIN_WORDS),
+            ("attachments", "once", 8, ENTRIES * ENTRY_WORDS),
             ("slots", "slot", 8 * f.SLOT_WORDS, slots),
             ("notes", "slot", 8 * f.SLOT_WORDS, slots),
             ("links", "slot", 8 * f.LINK_WORDS, slots),
@@ -107,6 +109,10 @@ class Layout:
             for region in self.regions.values()
             if region.per == per and region.item_bytes and last > first
         ]
+
+    def once(self) -> list[tuple[int, int]]:
+        """(offset, bytes) of every region that is reserved at creation."""
+        return [(r.offset, r.bytes) for r in self.regions.values() if r.per == "once"]
 
     def item_bytes(self, per: str) -> int:
         """Bytes that one more item costs, over all regions that grow ``per``."""

@@ -47,6 +47,7 @@ class Reservation(NamedTuple):
     slot: int
     generation: int
     start: int
+    length: int
     replaces: int
     replaced_generation: int
 
@@ -238,7 +239,8 @@ class Index:
             words[f.ROW_HIGH] = start + request.span
         self.ring()
         words[DIRTY] = 0
-        return Reservation(slot, generation, start, old, slots[old * f.SLOT_WORDS + f.GENERATION])
+        old_generation = slots[old * f.SLOT_WORDS + f.GENERATION]
+        return Reservation(slot, generation, start, request.length, old, old_generation)
 
     # -- commit and abort ------------------------------------------------------------------
 
@@ -350,9 +352,13 @@ class Index:
         self.identities.rebuild_locked(self._occupied(), buckets)
         self.words[DIRTY] = 0
 
-    def rebuild_locked(self) -> None:
-        """Recompute all that is derived from the slot table."""
-        rebuild_locked(self, self._rebuild_strategies)
+    def rebuild_locked(self, *, alone: bool = False) -> None:
+        """Recompute all that is derived from the slot table.
+
+        Args:
+            alone: no other process has the table open, so nothing is being written.
+        """
+        rebuild_locked(self, self._rebuild_strategies, alone)
 
     # -- pieces ----------------------------------------------------------------------------
 

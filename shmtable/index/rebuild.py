@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from shmtable.index.manager import Index
 
 
-def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None]) -> None:
+def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: bool) -> None:
     """Settle what was cut off, then derive lists, map, gaps and counts afresh."""
     words, arrays = index.words, index.arrays
     words[DIRTY] = 1
     words[f.SLOT_HIGH] = max(words[f.SLOT_HIGH], 1)
-    _settle_locked(index)
+    _settle_locked(index, alone)
     states = arrays.slots[: words[f.SLOT_HIGH], f.STATE]
     live = np.flatnonzero(states == f.LIVE)
     writing = np.flatnonzero(states == f.WRITING)
@@ -47,12 +47,12 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None]) -> None
     words[DIRTY] = 0
 
 
-def _settle_locked(index: Index) -> None:
+def _settle_locked(index: Index, alone: bool) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
     writing = np.flatnonzero(slots[:, f.STATE] == f.WRITING)
-    dead = [slot for slot in writing.tolist() if owner_is_gone(index.arrays, slot)]
+    dead = [s for s in writing.tolist() if alone or owner_is_gone(index.arrays, s)]
     live = np.flatnonzero((slots[:, f.STATE] == f.LIVE) & ~cleared)
     _free(slots, np.flatnonzero(cleared))
     _free(slots, np.array(dead, np.int64))

@@ -10,9 +10,9 @@ import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
 from shmtable.errors import ArenaDamagedError, SpecError
-from shmtable.index import Arrays, Extra, Growth, Index, IndexView, Layout
+from shmtable.index import Arrays, Attachments, Extra, Growth, Index, IndexView, Layout
 from shmtable.index import fields as f
-from shmtable.index.layout import BIN_WORDS, MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
+from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.mappers import MAPPERS
 from shmtable.protocols.options import Options
 from shmtable.shm import process
@@ -72,6 +72,7 @@ class Core:
             forget=self._forget,
             rebuild=self._rebuild_strategies,
         )
+        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
         for role, strategy in self._strategies().items():
             strategy.bind(
@@ -125,10 +126,30 @@ class Core:
         def prepare(arena: Arena) -> None:
             core = cls(arena, classes_of(schema, sampler, ejector))
             core._format(preallocate)
+            core.guard.run(core._join_locked)
             made.append(core)
 
         Arena.create(plan, name=name, directory=directory, lock=lock, prepare=prepare)
         return made[0]
+
+    @classmethod
+    def open(cls, arena: Arena, classes: Mapping[str, type[Any]]) -> Core:
+        """Join a table that exists; ``arena`` is closed when that fails.
+
+        Args:
+            arena: attached.
+            classes: of the mappers and strategies its header names and this program may not know.
+
+        Raises:
+            SpecError, ArenaDamagedError: the header describes no table that can be had here.
+        """
+        try:
+            core = cls(arena, classes)
+            core.guard.run(core._join_locked)
+        except BaseException:
+            arena.close()
+            raise
+        return core
 
     def _format(self, preallocate: bool) -> None:
         """Lay out the empty index; nobody else can reach it yet."""
@@ -136,7 +157,7 @@ class Core:
         words[f.MAXLEN] = options.maxlen
         words[f.MAX_SEQUENCES] = options.max_sequences
         words[f.SLOT_HIGH] = 1
-        self.arena.reserve(self.layout.spans("once", 0, BIN_WORDS))
+        self.arena.reserve(self.layout.once())
         # A quarter more than maxlen is what the gaps between sequences usually take.
         rows = options.maxlen + options.maxlen // 4 + extra_rows(self.schema)
         self.grow(Growth(rows if preallocate else 1, 2, MINIMUM_BUCKETS))
@@ -150,12 +171,17 @@ class Core:
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
         if self._random is None:
-            words = self.arena.words
-            number = words[f.NEXT_ATTACHMENT]
-            words[f.NEXT_ATTACHMENT] = number + 1
+            number = self.attachments.join_locked()
             sequence = np.random.SeedSequence(self.options.seed, spawn_key=(number,))
             self._random = np.random.Generator(np.random.SFC64(sequence))
         return self._random
+
+    def _join_locked(self) -> None:
+        if self.arena.first:
+            # Nobody else has the file: what is being written there, nobody will finish.
+            self.arena.first = False
+            self.index.rebuild_locked(alone=True)
+        self.random_locked()
 
     def _repair_locked(self) -> None:
         self.arena.words[f.RECOVERIES] += 1
@@ -232,6 +258,7 @@ class Core:
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""
+        self.attachments.leave()
         self.arena.close()
 
     def classes(self) -> dict[str, type[Any]]:
@@ -252,6 +279,7 @@ class Core:
     def _renew_after_fork(self) -> None:
         # The parent's stream and the parent's open reservations are not the child's.
         self._random = None
+        self.attachments.forget()
         self.index.reservations.drop_all()
 
 
@@ -322,13 +350,3 @@ def _nothing() -> None:
 
 def _where(arena: Arena) -> str:
     return arena.path or "the table received"
-
-
-def first_use(core: Core) -> None:
-    """Bring a table on disk that nobody else has open back into order."""
-    core.guard.run(_first_use_locked, core)
-
-
-def _first_use_locked(core: Core) -> None:
-    core.arena.words[DIRTY] = 1
-    core.index.rebuild_locked()

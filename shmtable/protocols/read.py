@@ -77,6 +77,7 @@ def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> _Picke
             if not timeout_s:
                 raise error
             raise WaitTimeoutError(f"waited {timeout_s:g} s: {error}", timeout_s=timeout_s)
+        _refuse_to_wait_alone(core)
         core.guard.bell.wait(seen, LOCK_TIMEOUT_S if deadline is None else deadline - now)
 
 
@@ -87,6 +88,17 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
             records = core.arrays.slots.take(points.slots, axis=0)
             return _Picked(points, records[:, f.START] + points.offsets, records[:, f.LENGTH]), 0
     return None, core.guard.bell.seen_locked()
+
+
+def _refuse_to_wait_alone(core: Core) -> None:
+    """Raise when nobody is left who could add: others had the table open, and all have died."""
+    others = core.attachments.others()
+    if others and all(attachment.is_gone() for attachment in others):
+        raise WaitTimeoutError(
+            "there is nothing to sample, and nobody left who could add: every other process that "
+            f"had the table open has died: {'; '.join(map(str, others[-8:]))}; see why they "
+            "ended and start new ones"
+        )
 
 
 def _nothing_locked(core: Core, steps: int) -> SampleError:
@@ -132,6 +144,7 @@ def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array
         return stale
     np.add.at(core.arrays.notes[:, f.TIMES_SAMPLED], slots, 1)
     core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
+    core.attachments.sampled()
     core.sampler.on_sample(points, steps)
     return None
 

@@ -94,6 +94,7 @@ def _reserve(
 def _reserve_locked(
     core: Core, requests: list[Request], caller: FrameType
 ) -> tuple[list[Reservation], Growth | Blocked | None, int]:
+    core.random_locked()  # a forked child joins here, before it has anything to lose
     reservations: list[Reservation] = []
     for request in requests:
         try:
@@ -119,6 +120,7 @@ def _copy(core: Core, reservation: Reservation, sequence: Prepared) -> None:
 def _commit_locked(core: Core, reservations: list[Reservation]) -> None:
     for reservation in reservations:
         core.index.commit_locked(reservation)
+        core.attachments.added(reservation.length)
 
 
 def _refuse_repeats(core: Core, identities: Sequence[int]) -> None:

@@ -1,0 +1,155 @@
+"""Who has the table open, and when each was last heard of: for messages.
+
+Every process writes its own entry only. Nothing that keeps the table sound depends on an entry;
+whether a process is alive is always asked of the kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from shmtable.index import fields as f
+from shmtable.shm import process
+
+ENTRIES = 256
+ENTRY_WORDS = 8
+
+_PID = 0  # stored last when an entry is taken, first when it is given back; 0: nobody's
+_START = 1
+_NUMBER = 2
+_JOINED_NS = 3  # CLOCK_MONOTONIC, which all processes of a machine share
+_ADDED_NS = 4  # 0: has never added
+_SAMPLED_NS = 5
+_SEQUENCES = 6
+_STEPS = 7
+
+
+class Attachment(NamedTuple):
+    """One entry.
+
+    Attributes:
+        pid, start: the process.
+        number: unique per table; the process's random stream is derived from it.
+        sequences, steps: what it has added.
+        added_s_ago, sampled_s_ago: seconds since; None for never.
+    """
+
+    pid: int
+    start: int
+    number: int
+    sequences: int
+    steps: int
+    added_s_ago: float | None
+    sampled_s_ago: float | None
+
+    def is_gone(self) -> bool:
+        """Whether the kernel proves that the process has ended."""
+        return process.is_gone(self.pid, self.start)
+
+    def __str__(self) -> str:
+        if self.added_s_ago is None:
+            heard = "never added"
+        else:
+            heard = f"last add {self.added_s_ago:.1f} s ago"
+        return f"pid {self.pid} ({'gone' if self.is_gone() else 'alive'}, {heard})"
+
+
+class Attachments:
+    """The entries of one table.
+
+    Args:
+        words: the header's counters.
+        entries: int64 words of the ``attachments`` region.
+    """
+
+    def __init__(self, words: memoryview, entries: memoryview) -> None:
+        self._words = words
+        self._entries = entries
+        self._base = -1  # of this process's entry
+        self.number = -1
+
+    def join_locked(self) -> int:
+        """Take an entry; returns the number of this attachment, never given before."""
+        number: int = self._words[f.NEXT_ATTACHMENT]
+        self._words[f.NEXT_ATTACHMENT] = number + 1
+        me = process.current()
+        entries, base = self._entries, self._vacant(number)
+        entries[base + _PID] = 0
+        entries[base + _START] = me.start
+        entries[base + _NUMBER] = number
+        entries[base + _JOINED_NS] = time.monotonic_ns()
+        for word in (_ADDED_NS, _SAMPLED_NS, _SEQUENCES, _STEPS):
+            entries[base + word] = 0
+        entries[base + _PID] = me.pid
+        self._base = base
+        self.number = number
+        return number
+
+    def forget(self) -> None:
+        """In a forked child: the entry is the parent's."""
+        self._base = self.number = -1
+
+    def leave(self) -> None:
+        """Give this process's entry back."""
+        if self._is_mine():
+            self._entries[self._base + _PID] = 0
+        self._base = -1
+
+    def added(self, length: int) -> None:
+        """Note a sequence of this process. Without an entry of its own, nothing is noted."""
+        base = self._base
+        if base >= 0:
+            entries = self._entries
+            entries[base + _ADDED_NS] = time.monotonic_ns()
+            entries[base + _SEQUENCES] += 1
+            entries[base + _STEPS] += length
+
+    def sampled(self) -> None:
+        """Note a sample of this process."""
+        if self._base >= 0:
+            self._entries[self._base + _SAMPLED_NS] = time.monotonic_ns()
+
+    def all(self) -> list[Attachment]:
+        """Every entry taken, by number."""
+        now = time.monotonic_ns()
+        found = []
+        for base in range(0, ENTRIES * ENTRY_WORDS, ENTRY_WORDS):
+            entry = self._entries[base : base + ENTRY_WORDS].tolist()
+            if entry[_PID]:
+                found.append(
+                    Attachment(
+                        entry[_PID],
+                        entry[_START],
+                        entry[_NUMBER],
+                        entry[_SEQUENCES],
+                        entry[_STEPS],
+                        _ago(now, entry[_ADDED_NS]),
+                        _ago(now, entry[_SAMPLED_NS]),
+                    )
+                )
+        return sorted(found, key=lambda attachment: attachment.number)
+
+    def others(self) -> list[Attachment]:
+        """The entries of all but this attachment."""
+        return [attachment for attachment in self.all() if attachment.number != self.number]
+
+    def _vacant(self, number: int) -> int:
+        """Where to write: an empty entry, a dead process's, or in a crowd somebody's."""
+        entries = range(0, ENTRIES * ENTRY_WORDS, ENTRY_WORDS)
+        for base in entries:
+            if not self._entries[base + _PID]:
+                return base
+        for base in entries:
+            if process.is_gone(self._entries[base + _PID], self._entries[base + _START]):
+                return base
+        return number % ENTRIES * ENTRY_WORDS
+
+    def _is_mine(self) -> bool:
+        # In a crowd somebody else may have taken it over.
+        me, base, entries = process.current(), self._base, self._entries
+        return base >= 0 and (entries[base + _PID], entries[base + _START]) == (me.pid, me.start)
+
+
+def _ago(now_ns: int, then_ns: int) -> float | None:
+    return max(now_ns - then_ns, 0) / 1e9 if then_ns else None
