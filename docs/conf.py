@@ -1,0 +1,28 @@
+"""Sphinx configuration; ``make docs`` builds with warnings as errors."""
+
+from __future__ import annotations
+
+import shmtable
+
+project = "shmtable"
+author = "shmtable maintainers"
+copyright = "2026, shmtable maintainers"  # noqa: A001 - Sphinx's name
+version = release = shmtable.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 88
+# Napoleon's sections stand for the attributes; autodoc need not list them a second time.
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"shmtable {release}"
+html_show_sphinx = False
