@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing.context
-import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.reduction import DupFd
 from typing import Any
 
 from shmtable.errors import ArenaNotFoundError
-from shmtable.shm import files, process
+from shmtable.shm import files, leftovers, process
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,7 @@ class Address:
             yield partial(_borrow, holder)
 
     def _take_over(self) -> files.Descriptor:
-        fd = self.handle.detach()
-        known = files.find_open(files.key_of(os.fstat(fd)))
-        # A second number for a file that is open already must stay open: closing it would drop
-        # this process's record locks.
-        return known if known is not None else files.register(fd)
+        return files.register(self.handle.detach())
 
 
 def _borrow(holder: Holder) -> files.Descriptor:
@@ -70,7 +67,7 @@ def _borrow(holder: Holder) -> files.Descriptor:
         raise ArenaNotFoundError(f"process {holder.pid} has ended")
     descriptor = files.open_file(f"/proc/{holder.pid}/fd/{holder.fd}", magic_link=True)
     try:
-        files.share(descriptor.fd)
+        leftovers.share(descriptor.fd)
     except BaseException:
         descriptor.drop()
         raise
@@ -85,13 +82,13 @@ def hand_over(fd: int, previous: tuple[Any, Any] | None) -> tuple[Any, Any] | No
         previous: what the last call for it returned.
 
     Returns:
-        (the spawning Popen, a handle for the child), or None when nothing is being spawned.
+        (weak reference to the spawning Popen, a handle for the child), or None when nothing is
+        being spawned.
     """
     popen = multiprocessing.context.get_spawning_popen()
     if popen is None:
         return None
-    if previous is not None and previous[0] is popen:
+    if previous is not None and previous[0]() is popen:
         return previous  # the same number twice would make the spawn fail
-    from multiprocessing.reduction import DupFd
-
-    return popen, DupFd(fd)
+    # Held weakly: it keeps pipes to its child open.
+    return weakref.ref(popen), DupFd(fd)

@@ -7,16 +7,15 @@ import os
 import secrets
 import threading
 import weakref
-import zlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from shmtable.errors import ArenaError, ArenaNotFoundError, ShmTableError, SpecError
+from shmtable.errors import ArenaError, ArenaNotFoundError, SpecError
 from shmtable.shm import address as addresses
-from shmtable.shm import files, header, process, room
+from shmtable.shm import files, header, leftovers, places, process, room
 from shmtable.shm import lock as locks
 
 Plan = Callable[[int], tuple[int, dict[str, Any]]]
@@ -55,21 +54,20 @@ class Arena:
         rebooted: ``first``, and the machine was restarted since the file was last used.
     """
 
+    memory: torch.Tensor
+    words: memoryview
+    total_bytes: int
+
     def __init__(
         self,
         descriptor: files.Descriptor,
-        memory: torch.Tensor,
-        *,
         path: str | None,
         name: str | None,
         directory: str | None,
     ) -> None:
+        """For the class methods: takes over one use of the descriptor; not mapped yet."""
         self._descriptor = descriptor
-        self.memory = memory
-        first: Any = memory[: header.HEADER_BYTES].numpy()
-        self.words: memoryview = memoryview(first).cast("q")
         self.path, self.name, self.directory = path, name, directory
-        self.total_bytes = memory.numel()
         self.json: dict[str, Any] = {}
         self.id = 0
         self.lock_kind = ""
@@ -115,31 +113,14 @@ class Arena:
                 f"directory={directory!r} needs a name for the table's file; pass name= too",
                 directory=directory,
             )
-        path = None if name is None else files.path_of(name, directory)
-        with _serialised(path):
-            if path is None:
-                descriptor, path = files.create_anonymous()
-            else:
-                files.clear_name(path, keep_finished=directory is not None)
-                descriptor = files.create_file(path)
-            let_go: Callable[[], object] = descriptor.drop
-            try:
-                files.share(descriptor.fd)
-                factor, json_object, memory = room.map_largest(descriptor.fd, plan)
-                arena = cls(descriptor, memory, path=path, name=name, directory=directory)
-                let_go = arena._finalizer
-                arena._format(json_object, factor, lock)
-                if prepare is not None:
-                    prepare(arena)
-                arena.words[header.MAGIC] = header.MAGIC_VALUE
-            except BaseException:
-                if path is not None:
-                    os.unlink(path)
-                let_go()
-                raise
-            arena._own()
-            _arenas[descriptor.key] = arena
-        return arena
+        descriptor = files.create_nameless() if name is None else None
+        if descriptor is not None:
+            return cls(descriptor, None, None, None)._build(plan, lock, prepare)
+        path = places.random_path() if name is None else places.path_of(name, directory)
+        with places.name_lock(path):
+            leftovers.clear_name(path, keep_finished=directory is not None)
+            descriptor = files.open_file(path, create=True)
+            return cls(descriptor, path, name, directory)._build(plan, lock, prepare)
 
     @classmethod
     def attach(cls, name: str, *, directory: str | None = None) -> Arena:
@@ -152,8 +133,8 @@ class Arena:
             ArenaDamagedError: not a table, cut short, or inconsistent.
             ArenaError: made in another pid namespace.
         """
-        path = files.path_of(name, directory)
-        with files.name_lock(path):
+        path = places.path_of(name, directory)
+        with places.name_lock(path):
             return cls._from_path(path, name, directory)
 
     @classmethod
@@ -179,7 +160,7 @@ class Arena:
                 failures.append(str(error))
         if address.path is not None:
             try:
-                with files.name_lock(address.path):
+                with places.name_lock(address.path):
                     return cls._from_path(*place, number=address.id)
             except OSError as error:
                 failures.append(str(error))
@@ -197,9 +178,9 @@ class Arena:
         assert path is not None
         descriptor = files.open_file(path)
         fresh = descriptor.users == 1
-        unused = fresh and files.is_unused(descriptor.fd)
+        unused = fresh and leftovers.is_unused(descriptor.fd)
         if fresh:
-            files.share(descriptor.fd)
+            leftovers.share(descriptor.fd)
         return cls._adopt(descriptor, path, name, directory, number=number, first=unused)
 
     @classmethod
@@ -214,26 +195,23 @@ class Arena:
         first: bool = False,
     ) -> Arena:
         """Check and map an open file, or return its arena; uses up one hold of the descriptor."""
-        where = path or "the unnamed table"
-        let_go: Callable[[], object] = descriptor.drop
+        arena = cls(descriptor, path, name, directory)
         with _adopting:
             try:
-                found = files.read_header(descriptor.fd, where)
+                found = files.read_header(descriptor.fd, arena.where)
                 if number not in (None, found.id):
-                    raise ArenaNotFoundError(f"{where} is another table by now")
+                    raise ArenaNotFoundError(f"{arena.where} is another table by now")
                 known = _arenas.get(descriptor.key)
                 if known is not None:
-                    let_go()
+                    arena._finalizer()
                     return known._again()
-                _check_namespace(found, first, where)
-                memory = room.map_file(descriptor.fd, found.words[header.TOTAL_BYTES])
-                arena = cls(descriptor, memory, path=path, name=name, directory=directory)
-                let_go = arena._finalizer
+                _check_namespace(found, first, arena.where)
+                arena._map(room.map_file(descriptor.fd, found.words[header.TOTAL_BYTES]))
                 arena._take(found)
                 if first:
                     arena._restart()
             except BaseException:
-                let_go()
+                arena._finalizer()
                 raise
             _arenas[descriptor.key] = arena
         return arena
@@ -244,35 +222,52 @@ class Arena:
 
     # -- filling in ------------------------------------------------------------------------------
 
+    def _build(self, plan: Plan, lock: str, prepare: Callable[[Arena], None] | None) -> Arena:
+        """Make the new file an arena, or remove it; the caller holds the name lock, if any."""
+        fd = self._descriptor.fd
+        try:
+            leftovers.share(fd)
+            factor, json_object, memory = room.map_largest(fd, plan)
+            self._map(memory)
+            self._format(json_object, factor, lock)
+            if prepare is not None:
+                prepare(self)
+            self.words[header.MAGIC] = header.MAGIC_VALUE
+        except BaseException:
+            if self.path is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+            self._finalizer()
+            raise
+        self._own()
+        _arenas[self._descriptor.key] = self
+        return self
+
+    def _map(self, memory: torch.Tensor) -> None:
+        self.memory = memory
+        self.total_bytes = memory.numel()
+        first: Any = memory[: header.HEADER_BYTES].numpy()
+        self.words = memoryview(first).cast("q")
+
     def _format(self, json_object: dict[str, Any], factor: int, lock_kind: str) -> None:
         """Write the header of a new file, all but the magic word."""
+        fd = self._descriptor.fd
         text = header.encode_json(json_object)
         self.reserve([(0, header.header_bytes(json_object))])
-        os.pwrite(self._descriptor.fd, text, header.HEADER_BYTES)
-        low, high = header.split_id(secrets.randbits(128))
-        me = process.current()
-        constants = {
-            header.VERSION: header.FORMAT_VERSION,
-            header.ID_LOW: low,
-            header.ID_HIGH: high,
-            header.TOTAL_BYTES: self.total_bytes,
-            header.JSON_OFFSET: header.HEADER_BYTES,
-            header.JSON_BYTES: len(text),
-            header.JSON_CRC: zlib.crc32(text),
-            header.LOCK_KIND: header.LOCK_KINDS[lock_kind],
-            header.FACTOR: factor,
-            header.CREATOR_PID: me.pid,
-            header.CREATOR_START: me.start,
-            header.CREATOR_FD: self._descriptor.fd,
-            header.PID_NAMESPACE: process.pid_namespace(),
-            header.BOOT_ID: process.boot_id(),
-        }
-        for word, value in constants.items():
-            self.words[word] = value
+        os.pwrite(fd, text, header.HEADER_BYTES)
+        number = secrets.randbits(128)
+        header.fill(
+            self.words,
+            id=number,
+            json_text=text,
+            total_bytes=self.total_bytes,
+            lock_kind=lock_kind,
+            factor=factor,
+            creator_fd=fd,
+        )
         if lock_kind == "robust":
             locks.initialise(self.memory)
-        files.seal_size(self._descriptor.fd)
-        number = header.join_id(low, high)
+        files.seal_size(fd)
         self._take(header.Header(tuple(self.words[:16]), number, lock_kind, json_object))
 
     def _take(self, found: header.Header) -> None:
@@ -281,17 +276,11 @@ class Arena:
 
     def _restart(self) -> None:
         """Make a file that nobody else uses ready again; the caller holds the name lock."""
-        words = self.words
         self.first = True
-        self.rebooted = words[header.BOOT_ID] != process.boot_id()
-        for which in header.LOCKS.values():
-            words[which.dirty] = 1
-            words[which.note_pid] = words[which.note_tid] = words[which.note_since_ns] = 0
-        words[header.BELL] = 0
+        self.rebooted = self.words[header.BOOT_ID] != process.boot_id()
         if self.lock_kind == "robust":
             locks.initialise(self.memory)
-        words[header.PID_NAMESPACE] = process.pid_namespace()
-        words[header.BOOT_ID] = process.boot_id()
+        header.restart(self.words)
 
     def _own(self) -> None:
         """Let the file go with this process, if it is one in memory that has a name."""
@@ -305,6 +294,11 @@ class Arena:
         self._at_child_exit = multiprocessing.util.Finalize(None, self._finalizer, exitpriority=0)
 
     # -- using it --------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+        return self.path or "the unnamed table"
 
     @property
     def closed(self) -> bool:
@@ -351,14 +345,14 @@ class Arena:
         """
         descriptor = self._descriptor.hold()
         try:
-            where = self.path or "the unnamed table"
-            room.reserve(descriptor.fd, spans, in_memory=self.directory is None, where=where)
+            in_memory = self.directory is None
+            room.reserve(descriptor.fd, spans, in_memory=in_memory, where=self.where)
         finally:
             descriptor.drop()
 
     def lock_file(self) -> files.Descriptor:
-        """The file whose bytes the portable locks lock; the caller does not own it."""
-        return self._descriptor
+        """The file whose bytes the portable locks lock; the caller becomes a user of it."""
+        return files.lock_file(self.path, self._descriptor)
 
     def close(self) -> None:
         """Drop one reference; the last one lets the file go, and its owner removes its name."""
@@ -375,10 +369,6 @@ class Arena:
             self._at_child_exit.cancel()
 
 
-def _serialised(path: str | None) -> AbstractContextManager[None]:
-    return nullcontext() if path is None else files.name_lock(path)
-
-
 def _check_namespace(found: header.Header, first: bool, where: str) -> None:
     theirs, ours = found.words[header.PID_NAMESPACE], process.pid_namespace()
     if found.lock_kind == "robust" and not first and theirs != ours:
@@ -393,6 +383,6 @@ def _check_namespace(found: header.Header, first: bool, where: str) -> None:
 def _retire(descriptor: files.Descriptor, path: str, owner: process.ProcessId) -> None:
     """Let go of an arena, and remove its name if this process is its owner."""
     if owner == process.current():  # never in a forked child
-        with suppress(OSError, ShmTableError):  # at exit, nobody could act on it: sweep() will
-            files.remove(path, descriptor.key)
+        with suppress(OSError):  # nobody could act on it now; sweep() will
+            leftovers.remove(path, descriptor.key)
     descriptor.drop()

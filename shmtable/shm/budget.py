@@ -17,9 +17,7 @@ MARGIN_BYTES = 32 << 20
 REMEDY = "make the table smaller, free memory, or keep the table on disk with directory="
 
 
-def check_budget(
-    count_bytes: int, *, proc: str = "/proc", cgroup: str = "/sys/fs/cgroup"
-) -> None:
+def check_budget(count_bytes: int, *, proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> None:
     """Refuse a reservation that would leave less than ``MARGIN_BYTES`` of memory.
 
     Args:

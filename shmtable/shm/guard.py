@@ -174,7 +174,7 @@ class Guard:
         held_s = max(time.monotonic_ns() - self._words[self._note_since_ns], 0) / 1e9
         command = process.command(pid)
         return LockTimeoutError(
-            f"waited {waited_s:.3g} s for the table's {_LABELS[self._which]}; it seems to be held by "
+            f"waited {waited_s:.3g} s for the table's {_LABELS[self._which]}; it seems held by "
             f"process {pid} ({command or 'command unknown'}), thread {tid}, for {held_s:.3g} s: "
             "continue or end that process, or raise timeout_s",
             pid=pid,

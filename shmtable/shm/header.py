@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shmtable.errors import ArenaDamagedError, ArenaVersionError, SpecError
+from shmtable.shm import process
 
 HEADER_BYTES = 4096
 WORDS = HEADER_BYTES // 8
@@ -94,6 +95,41 @@ def header_bytes(json_object: Mapping[str, Any]) -> int:
     return -(-(HEADER_BYTES + len(encode_json(json_object))) // 4096) * 4096
 
 
+def fill(
+    words: memoryview,
+    *,
+    id: int,
+    json_text: bytes,
+    total_bytes: int,
+    lock_kind: str,
+    factor: int,
+    creator_fd: int,
+) -> None:
+    """Write the constants of a new arena, made by this process; all but ``MAGIC``."""
+    me = process.current()
+    words[VERSION] = FORMAT_VERSION
+    words[ID_LOW], words[ID_HIGH] = struct.unpack("<qq", id.to_bytes(16, "little"))
+    words[TOTAL_BYTES] = total_bytes
+    words[JSON_OFFSET] = HEADER_BYTES
+    words[JSON_BYTES] = len(json_text)
+    words[JSON_CRC] = zlib.crc32(json_text)
+    words[LOCK_KIND] = LOCK_KINDS[lock_kind]
+    words[FACTOR] = factor
+    words[CREATOR_PID], words[CREATOR_START], words[CREATOR_FD] = me.pid, me.start, creator_fd
+    words[PID_NAMESPACE] = process.pid_namespace()
+    words[BOOT_ID] = process.boot_id()
+
+
+def restart(words: memoryview) -> None:
+    """Forget what the last users of a file nobody uses left here; sections repair first."""
+    for lock in LOCKS.values():
+        words[lock.dirty] = 1
+        words[lock.note_pid] = words[lock.note_tid] = words[lock.note_since_ns] = 0
+    words[BELL] = 0
+    words[PID_NAMESPACE] = process.pid_namespace()
+    words[BOOT_ID] = process.boot_id()
+
+
 class Header(NamedTuple):
     """A checked header.
 
@@ -108,18 +144,6 @@ class Header(NamedTuple):
     id: int
     lock_kind: str
     json: dict[str, Any]
-
-
-def join_id(low: int, high: int) -> int:
-    """The 128-bit id out of its two signed words."""
-    mask = (1 << 64) - 1
-    return (high & mask) << 64 | (low & mask)
-
-
-def split_id(number: int) -> tuple[int, int]:
-    """The two signed words of a 128-bit id, low one first."""
-    low, high = struct.unpack("<qq", number.to_bytes(16, "little"))
-    return low, high
 
 
 def parse(first: bytes, file_bytes: int, where: str) -> tuple[int, ...]:
@@ -201,5 +225,5 @@ def parse_json(words: tuple[int, ...], text: bytes, where: str) -> Header:
         raise ArenaDamagedError(
             f"{where}: the table's description {complaint}; create the table again", path=where
         )
-    number = join_id(words[ID_LOW], words[ID_HIGH])
+    number = int.from_bytes(struct.pack("<qq", words[ID_LOW], words[ID_HIGH]), "little")
     return Header(words, number, LOCK_NAMES[words[LOCK_KIND]], value)

@@ -215,10 +215,13 @@ class RobustMutex:
 
 
 class PortableMutex:
-    """A record lock on one byte of a file, and a lock between this process's threads."""
+    """A record lock on one byte of a file, and a lock between this process's threads.
+
+    Takes over one use of the descriptor, and keeps the file open for as long as it lives.
+    """
 
     def __init__(self, descriptor: files.Descriptor, which: str, offset: int) -> None:
-        self._descriptor = descriptor.hold()
+        self._descriptor = descriptor
         weakref.finalize(self, descriptor.drop)
         self._which = which
         self._offset = offset

@@ -96,6 +96,7 @@ def command(pid: int) -> str:
             words = file.read(512).replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
         return ""
+    words = "".join(letter if letter.isprintable() else "?" for letter in words)
     return words if len(words) <= 120 else words[:117] + "..."
 
 
@@ -129,7 +130,9 @@ class _ForkHooks:
         self._hooks[when].append(kind(callback))
 
     def run(self, when: str) -> None:
-        for hook in tuple(self._hooks[when]):
+        hooks = self._hooks[when]
+        # Before a fork in reverse, as elsewhere: what was set up last is locked first.
+        for hook in reversed(hooks) if when == "before" else tuple(hooks):
             callback = hook()
             if callback is None:
                 continue
