@@ -7,7 +7,7 @@ from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
 from shmtable.columns.storage import CpuStorage
-from shmtable.columns.windows import MASK_NAME, Layout, Pad, Storage, Windows, gather_columns
+from shmtable.columns.windows import MASK_NAME, Storage, Windows, gather_columns
 
 __all__ = [
     "DTYPES",
@@ -16,9 +16,7 @@ __all__ = [
     "Converter",
     "CpuStorage",
     "DType",
-    "Layout",
     "MapperLike",
-    "Pad",
     "Prepared",
     "Schema",
     "Storage",

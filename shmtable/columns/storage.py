@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,40 @@ from torch import Tensor
 from shmtable.columns.convert import Prepared
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column
+from shmtable.columns.windows import Indices
 
-# Window views kept per storage; each is a tensor object without memory of its own.
+# Up to this size numpy copies, in this thread alone. Its call is the cheaper one, and waking
+# torch's other threads costs more than they save: milliseconds where actors keep every core busy.
+# Larger results are shared between torch's threads; numpy's memory for them comes in huge pages
+# (from this very size on), which saves most of the page faults.
+_ALONE_BYTES = 2**22
+
+# Views kept per storage, none with memory of its own; more would be lengths that never recur.
 _MAX_VIEWS = 1024
+
+_WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A column as overlapping windows [starts], so that selecting one copies it in one piece.
+
+    Attributes:
+        window_bytes: bytes of one window.
+        windows: every window as one opaque item, for numpy.
+        dtype: numpy dtype of the rows.
+        tensor: the same windows as [starts, words] of integers, for torch. Wide ones: windows of
+            more elements than torch's grain size (32768) are copied through a slower path.
+        shape: of the result, [-1, *shape].
+        recast: the column's torch dtype, where numpy has none like it.
+    """
+
+    window_bytes: int
+    windows: npt.NDArray[Any]
+    dtype: np.dtype[Any]
+    tensor: Tensor
+    shape: tuple[int, ...]
+    recast: torch.dtype | None
 
 
 class CpuStorage:
@@ -29,20 +60,12 @@ class CpuStorage:
         tags: likewise for each tag column, one row per slot.
     """
 
-    def __init__(
-        self, schema: Schema, rows: Mapping[str, Tensor], tags: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, schema: Schema, rows: dict[str, Tensor], tags: dict[str, Tensor]) -> None:
         self._columns = {column.name: column for column in (*schema.stored, *schema.tags)}
-        self._regions = {
-            column.name: _typed(column, region[column.name])
-            for columns, region in ((schema.stored, rows), (schema.tags, tags))
-            for column in columns
-        }
-        self._row_arrays = [_array(column, rows[column.name]) for column in schema.stored]
-        self._tag_arrays = [_array(column, tags[column.name]) for column in schema.tags]
-        self._views: dict[
-            tuple[str, int, int], tuple[Callable[..., Tensor], Any, torch.dtype | None]
-        ] = {}
+        self._regions = {name: (rows | tags)[name] for name in self._columns}
+        self._row_arrays = [self._array(column) for column in schema.stored]
+        self._tag_arrays = [self._array(column) for column in schema.tags]
+        self._views: dict[tuple[str, int, int], _View] = {}
 
     def write(self, start: int, slot: int, prepared: Prepared) -> None:
         """Copy a sequence in: its rows from ``start`` on, its tags to ``slot``."""
@@ -51,12 +74,13 @@ class CpuStorage:
         for array, tag in zip(self._tag_arrays, prepared.tags, strict=True):
             array[slot] = tag
 
-    def gather(self, name: str, starts: Tensor, length: int, shift: int = 0) -> Tensor:
+    def gather(self, name: str, starts: Indices, length: int, shift: int = 0) -> Tensor:
         """Copy windows of equal length out of one stored column.
 
         Args:
             name: the column.
-            starts: int64 [B], first row of each window; start + shift + length <= rows.
+            starts: int64 [B], array or tensor, first row of each window;
+                0 <= start and start + shift + length <= rows.
             length: rows per window (L), at least 1.
             shift: rows added to every start, at least 0.
 
@@ -64,13 +88,19 @@ class CpuStorage:
             [B * L, *shape] in the column's dtype; always a copy.
         """
         key = (name, length, shift)
-        select, shape, dtype = self._views.get(key) or self._new_view(key)
-        rows = select(0, starts)
-        if shape is not None:
-            rows = rows.view(shape)
-        return rows if dtype is None else rows.view(dtype)
+        view = self._views.get(key) or self._new_view(key)
+        index = starts if isinstance(starts, np.ndarray) else starts.numpy()
+        if len(index) * view.window_bytes <= _ALONE_BYTES:
+            found = view.windows[index]
+        else:
+            found = np.empty(len(index), view.windows.dtype)
+            words = torch.from_numpy(found.view(np.uint8)).view(view.tensor.dtype)
+            out = words.view(len(index), -1)
+            torch.index_select(view.tensor, 0, torch.from_numpy(index), out=out)
+        rows = torch.from_numpy(found.view(view.dtype).reshape(view.shape))
+        return rows if view.recast is None else rows.view(view.recast)
 
-    def gather_tags(self, name: str, slots: Tensor) -> Tensor:
+    def gather_tags(self, name: str, slots: Indices) -> Tensor:
         """Copy one tag per window.
 
         Args:
@@ -84,46 +114,40 @@ class CpuStorage:
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
-        rows = self._regions[name].narrow(0, start, count).clone()
-        return rows.view(self._columns[name].dtype.torch)
+        column = self._columns[name]
+        row = column.row_bytes
+        data = self._regions[name].narrow(0, start * row, count * row).clone()
+        return data.view(column.dtype.torch).view(count, *column.shape)
 
     def read_tag(self, name: str, slot: int) -> Tensor:
         """Copy the tag of one slot: [*shape]."""
         return self.read(name, slot, 1)[0]
 
-    def _new_view(
-        self, key: tuple[str, int, int]
-    ) -> tuple[Callable[..., Tensor], Any, torch.dtype | None]:
-        """A column as overlapping windows, so that selecting one copies it in one piece."""
+    def _new_view(self, key: tuple[str, int, int]) -> _View:
         name, length, shift = key
         column, region = self._columns[name], self._regions[name]
-        row = region.stride(0)
-        windows = region.as_strided(
-            (len(region) - shift - length + 1, length, *column.shape),
-            (row, *region.stride()),
-            shift * row + region.storage_offset(),
-        )
-        shape = (-1, *column.shape)
-        if length == 1:  # rows are their own windows: no reshaping afterwards
-            windows = windows.squeeze(1)
-        dtype = column.dtype.torch
-        view = (
-            windows.index_select,
-            None if length == 1 else shape,
-            None if dtype == column.dtype.carrier else dtype,
+        row = column.row_bytes
+        window = length * row
+        count = len(region) // row - shift - length + 1
+        word = next(word for word in _WORDS if row % word.itemsize == 0)
+        words = region.view(word)
+        step = row // word.itemsize
+        view = _View(
+            window_bytes=window,
+            windows=np.ndarray((count,), f"V{window}", region.numpy(), shift * row, (row,)),
+            dtype=column.dtype.numpy,
+            tensor=words.as_strided(
+                (count, length * step), (step, 1), words.storage_offset() + shift * step
+            ),
+            shape=(-1, *column.shape),
+            recast=None if column.dtype.exact_numpy else column.dtype.torch,
         )
         if len(self._views) >= _MAX_VIEWS:
-            self._views.clear()  # cheaper than keeping order, and never reached with fixed lengths
+            self._views.clear()
         self._views[key] = view
         return view
 
-
-def _typed(column: Column, region: Tensor) -> Tensor:
-    """The region as [rows, *shape] of the dtype that is gathered."""
-    return region.view(column.dtype.carrier).view(-1, *column.shape)
-
-
-def _array(column: Column, region: Tensor) -> npt.NDArray[Any]:
-    """The region as [rows, *shape] of the dtype that is written; keeps the memory alive."""
-    array: npt.NDArray[Any] = region.numpy().view(column.dtype.numpy)
-    return np.reshape(array, (-1, *column.shape))
+    def _array(self, column: Column) -> npt.NDArray[Any]:
+        """A column's region as [rows, *shape] of the dtype that is written."""
+        array: npt.NDArray[Any] = self._regions[column.name].numpy().view(column.dtype.numpy)
+        return np.reshape(array, (-1, *column.shape))

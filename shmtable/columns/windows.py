@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, TagColumn, VirtualColumn
-
-Pad = Literal["zero", "edge"]
-Layout = Literal["flat", "batch_time"]
+from shmtable.types import Int64Array
 
 MASK_NAME = "mask"  # of the column that padding adds
+
+Indices = Int64Array | Tensor
 
 
 class Storage(Protocol):
     """Where the columns' rows lie; see :class:`~shmtable.columns.storage.CpuStorage`."""
 
-    def gather(self, name: str, starts: Tensor, length: int, shift: int = 0) -> Tensor: ...
+    def gather(self, name: str, starts: Indices, length: int, shift: int = 0) -> Tensor: ...
 
-    def gather_tags(self, name: str, slots: Tensor) -> Tensor: ...
+    def gather_tags(self, name: str, slots: Indices) -> Tensor: ...
 
 
 class Windows:
@@ -39,29 +40,53 @@ class Windows:
             transition. Without it, offset + L <= length holds for every window.
     """
 
-    __slots__ = ("_left", "_rows", "clamped", "lengths", "offsets", "slots", "starts", "steps",
-                 "storage")  # fmt: skip
+    __slots__ = (
+        "_left",
+        "_lengths",
+        "_offsets",
+        "_rows",
+        "_starts",
+        "_storage",
+        "clamped",
+        "slots",
+        "steps",
+    )
 
     def __init__(
         self,
         storage: Storage,
-        slots: Tensor,
-        starts: Tensor,
-        offsets: Tensor,
-        lengths: Tensor,
+        slots: Indices,
+        starts: Indices,
+        offsets: Indices,
+        lengths: Indices,
         steps: int,
         clamp: bool = False,
     ) -> None:
-        self.storage = storage
-        self.slots = slots
-        self.starts = starts
-        self.offsets = offsets
-        self.lengths = lengths
+        # As arrays: on this few numbers, numpy computes in a third of torch's time.
+        self._storage = storage
+        self.slots = _array(slots)
+        self._starts = _array(starts)
+        self._offsets = _array(offsets)
+        self._lengths = _array(lengths)
         self.steps = steps
-        self._left: Tensor | None = None
-        self._rows: Tensor | None = None
+        self._left: Int64Array = self._lengths - self._offsets
+        self._rows: Int64Array | None = None
         # True when a window really reaches past its sequence: only then is more work needed.
-        self.clamped = clamp and bool((self.left() < steps).any())
+        self.clamped = clamp and bool((self._left < steps).any())
+
+    def __len__(self) -> int:
+        """B, the windows in the batch."""
+        return len(self._starts)
+
+    @property
+    def offsets(self) -> Tensor:
+        """int64 [B], position of each window's first transition in its sequence; read only."""
+        return torch.from_numpy(self._offsets)
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [B], transitions in each window's sequence; read only."""
+        return torch.from_numpy(self._lengths)
 
     def gather(self, name: str, shift: int = 0) -> Tensor:
         """Copy the windows out of one stored column.
@@ -74,8 +99,8 @@ class Windows:
             [B * L, *shape] in the column's dtype; always a copy.
         """
         if self.clamped:
-            return self.storage.gather(name, self._clamped_rows().view(-1), 1, shift)
-        return self.storage.gather(name, self.starts, self.steps, shift)
+            return self._storage.gather(name, self._clamped_rows().reshape(-1), 1, shift)
+        return self._storage.gather(name, self._starts, self.steps, shift)
 
     def gather_last(self, name: str, shift: int = 0) -> Tensor:
         """Copy one row per window: its last transition's, ``shift`` steps later.
@@ -84,46 +109,42 @@ class Windows:
             [B, *shape] in the column's dtype; always a copy.
         """
         if self.clamped:
-            return self.storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
-        return self.storage.gather(name, self.starts, 1, self.steps - 1 + shift)
-
-    def left(self) -> Tensor:
-        """int64 [B], transitions from the window's first to its sequence's end, at least 1."""
-        if self._left is None:
-            self._left = self.lengths - self.offsets
-        return self._left
+            return self._storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
+        return self._storage.gather(name, self._starts, 1, self.steps - 1 + shift)
 
     def positions(self) -> Tensor:
         """int64 [B, L], each step's position in its sequence, repeated where clamped."""
-        return self._clamped_rows() + (self.offsets - self.starts).unsqueeze(1)
+        return torch.from_numpy(self._clamped_rows() - (self._starts - self._offsets)[:, None])
 
     def ends(self, last: bool = True) -> Tensor:
         """bool [B, L], True on the last transition of a sequence (on all others if not ``last``).
 
         Steps past the end repeat the last transition, so they are ends too.
         """
-        left = self.left().unsqueeze(1)
-        count = _count_from_one(self.steps, left.device)
-        return torch.ge(count, left) if last else torch.lt(count, left)
+        compare = np.greater_equal if last else np.less
+        return torch.from_numpy(compare(_count_from_one(self.steps), self._left[:, None]))
 
     def valid(self) -> Tensor:
         """bool [B, L], False on steps past the end of the sequence."""
-        left = self.left().unsqueeze(1)
-        return torch.le(_count_from_one(self.steps, left.device), left)
+        return torch.from_numpy(_count_from_one(self.steps) <= self._left[:, None])
 
-    def _clamped_rows(self) -> Tensor:
+    def _clamped_rows(self) -> Int64Array:
         """int64 [B, L], absolute rows; the last transition's where the sequence has ended."""
         if self._rows is None:
-            left = self.left().unsqueeze(1)
-            count = _count_from_one(self.steps, left.device)
-            self._rows = torch.minimum(count, left).add_((self.starts - 1).unsqueeze(1))
+            rows: Int64Array = np.minimum(_count_from_one(self.steps), self._left[:, None])
+            rows += (self._starts - 1)[:, None]
+            self._rows = rows
         return self._rows
 
 
+def _array(indices: Indices) -> Int64Array:
+    return indices.numpy() if isinstance(indices, Tensor) else indices
+
+
 @lru_cache(maxsize=256)
-def _count_from_one(steps: int, device: torch.device) -> Tensor:
+def _count_from_one(steps: int) -> Int64Array:
     """int64 [L]: 1, 2, ... L. Shared between calls, never written."""
-    return torch.arange(1, steps + 1, device=device)
+    return np.arange(1, steps + 1)
 
 
 def gather_columns(
@@ -131,17 +152,17 @@ def gather_columns(
     storage: Storage,
     windows: Windows,
     *,
-    pad: Pad | None = None,
-    layout: Layout = "flat",
+    pad: str | None = None,
+    layout: str = "flat",
 ) -> dict[str, Tensor]:
     """Copy one batch of windows out of every column.
 
     Args:
         schema: the table's columns.
-        storage: where their rows lie.
+        storage: where their rows and tags lie.
         windows: B windows of L steps; clamped if ``pad`` is given.
-        pad: what stands in steps past the end of a sequence, zeros or its last transition; adds
-            the column "mask", bool, False on them.
+        pad: what stands in steps past the end of a sequence: "zero", or "edge", its last
+            transition; either adds the column "mask", bool, False on those steps.
         layout: shape of the columns with one row per transition: "flat" [B * L, *shape],
             "batch_time" [B, L, *shape].
 
