@@ -45,10 +45,10 @@ class Windows:
         "_lengths",
         "_offsets",
         "_rows",
+        "_slots",
         "_starts",
         "_storage",
         "clamped",
-        "slots",
         "steps",
     )
 
@@ -64,7 +64,7 @@ class Windows:
     ) -> None:
         # As arrays: on this few numbers, numpy computes in a third of torch's time.
         self._storage = storage
-        self.slots = _array(slots)
+        self._slots = _array(slots)
         self._starts = _array(starts)
         self._offsets = _array(offsets)
         self._lengths = _array(lengths)
@@ -112,6 +112,10 @@ class Windows:
             return self._storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
         return self._storage.gather(name, self._starts, 1, self.steps - 1 + shift)
 
+    def gather_tags(self, name: str) -> Tensor:
+        """Copy one value per window out of a tag column: [B, *shape]."""
+        return self._storage.gather_tags(name, self._slots)
+
     def positions(self) -> Tensor:
         """int64 [B, L], each step's position in its sequence, repeated where clamped."""
         return torch.from_numpy(self._clamped_rows() - (self._starts - self._offsets)[:, None])
@@ -149,7 +153,6 @@ def _count_from_one(steps: int) -> Int64Array:
 
 def gather_columns(
     schema: Schema,
-    storage: Storage,
     windows: Windows,
     *,
     pad: str | None = None,
@@ -159,7 +162,6 @@ def gather_columns(
 
     Args:
         schema: the table's columns.
-        storage: where their rows and tags lie.
         windows: B windows of L steps; clamped if ``pad`` is given.
         pad: what stands in steps past the end of a sequence: "zero", or "edge", its last
             transition; either adds the column "mask", bool, False on those steps.
@@ -180,7 +182,7 @@ def gather_columns(
                 result[column.name] = value
                 continue
         elif isinstance(column, TagColumn):
-            result[column.name] = storage.gather_tags(column.name, windows.slots)
+            result[column.name] = windows.gather_tags(column.name)
             continue
         else:
             value = windows.gather(column.name)
