@@ -118,22 +118,18 @@ def _nothing_locked(core: Core, steps: int) -> SampleError:
 
 
 def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
+    points = picked.points
+    pad, layout = core.options.pad, core.options.layout
     windows = Windows(
         core.storage,
-        torch.from_numpy(picked.points.slots),
-        torch.from_numpy(picked.starts),
-        torch.from_numpy(picked.points.offsets),
-        torch.from_numpy(picked.lengths),
+        points.slots,
+        picked.starts,
+        points.offsets,
+        picked.lengths,
         steps,
-        core.options.pad is not None,
+        clamp=pad is not None,
     )
-    return gather_columns(
-        core.schema,
-        core.storage,
-        windows,
-        pad=core.options.pad,
-        layout=core.options.layout,
-    )
+    return gather_columns(core.schema, windows, pad=pad, layout=layout)
 
 
 def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
