@@ -85,6 +85,9 @@ def _counts(index: Index, live: Int64Array, writing: Int64Array) -> Iterator[Fin
         yield Finding("the free list holds each free slot once", f"{free}")
     if words[f.LIVE_STEPS] > words[f.MAXLEN]:
         yield Finding("size <= maxlen", f"{words[f.LIVE_STEPS]} > {words[f.MAXLEN]}")
+    if words[f.LIVE_COUNT] > words[f.MAX_SEQUENCES]:
+        detail = f"{words[f.LIVE_COUNT]} > {words[f.MAX_SEQUENCES]}"
+        yield Finding("sequences <= max_sequences", detail)
     longest = int(slots[live, f.LENGTH].max(initial=0))
     if longest > words[f.LONGEST]:
         yield Finding("longest bounds every length", f"{words[f.LONGEST]} < {longest}")
@@ -114,13 +117,18 @@ def _extents(index: Index, occupied: Int64Array) -> Iterator[Finding]:
 def _binned(index: Index) -> Iterator[tuple[int, int]]:
     arrays = index.arrays
     for number in range(504):
-        entry, count = int(arrays.bin_words[number]), 0
+        entry, previous = int(arrays.bin_words[number]), 0
         marked = bool(arrays.bin_words[504 + (number >> 6)] >> (number & 63) & 1)
         if marked != bool(entry):
             yield number, -1
-        while entry and count <= len(arrays.slots):
+        while entry:
+            # A list that runs in circles comes to some entry from another one than it says.
+            known = 0 < entry <= len(arrays.links)
+            if not known or arrays.links[entry - 1, f.BIN_PREVIOUS] != previous:
+                yield number, -1
+                break
             yield number, entry - 1
-            entry, count = int(arrays.links[entry - 1, f.BIN_NEXT]), count + 1
+            entry, previous = int(arrays.links[entry - 1, f.BIN_NEXT]), entry
 
 
 def _lists(index: Index, live: Int64Array) -> Iterator[Finding]:
