@@ -15,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         require_extras()
-    except MissingExtraError as error:
+        # A picture that cannot be written should not be found out after all the work.
+        options.output.mkdir(parents=True, exist_ok=True)
+    except (MissingExtraError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:

@@ -24,19 +24,20 @@ class Member:
     process: SpawnProcess
     line: Connection[None, Any]
 
+    def __str__(self) -> str:
+        return f"{self.process.name} (pid {self.process.pid})"
+
 
 @dataclass(frozen=True)
 class Death:
     """A process that ended though nobody asked it to.
 
     Attributes:
-        name: the process's name.
-        pid: its process id.
+        member: the process's name and id, as text.
         exit_code: as in ``Process.exitcode``: negative for a signal; None if it still lingers.
     """
 
-    name: str
-    pid: int
+    member: str
     exit_code: int | None
 
     def __str__(self) -> str:
@@ -46,7 +47,7 @@ class Death:
             how = f"was ended by {signal.Signals(-self.exit_code).name}"
         else:
             how = f"ended with exit code {self.exit_code}"
-        return f"{self.name} (pid {self.pid}) {how}"
+        return f"{self.member} {how}"
 
 
 class Crew:
@@ -85,6 +86,9 @@ class Crew:
         """Members that are still with us."""
         return len(self.members)
 
+    def __str__(self) -> str:
+        return ", ".join(str(member) for member in self.members)
+
     def listen(self, wait_s: float) -> list[Any]:
         """What has come in: the members' messages, and a :class:`Death` for each one lost.
 
@@ -118,7 +122,7 @@ class Crew:
         self.members.remove(member)
         member.line.close()
         member.process.join(GRACE_S)
-        return Death(member.process.name, member.process.pid or 0, member.process.exitcode)
+        return Death(str(member), member.process.exitcode)
 
 
 def end_all(processes: list[SpawnProcess], insist: Callable[[SpawnProcess], None] | None) -> None:

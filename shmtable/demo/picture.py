@@ -13,7 +13,7 @@ from shmtable.demo.options import Options
 
 
 def draw(meter: Meter, options: Options) -> Path:
-    """Writes ``demo.png`` into the output directory, which is made if need be.
+    """Writes ``demo.png`` into the output directory.
 
     Returns:
         The file's path.
@@ -30,7 +30,6 @@ def draw(meter: Meter, options: Options) -> Path:
     ratio.axhline(options.replay_ratio, color="grey", linestyle=":", label="asked for")
     ratio.set(ylabel="replay ratio", xlabel="transitions added", ylim=(0, None))
     ratio.legend(loc="lower right")
-    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "demo.png"
     figure.savefig(path, dpi=120)
     return path

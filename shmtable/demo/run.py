@@ -35,7 +35,7 @@ def run(options: Options) -> int:
         # they lie, not what is in them.
         crew = Crew("actor", options.actors, act, table, agent.network, plan)
         with open_screen() as screen, crew:
-            screen.say(f"{options.actors} actors are starting; Ctrl-C ends the run")
+            screen.say(f"{crew} are starting; Ctrl-C ends the run")
             try:
                 outcome = Learner(options, table, agent, pace, crew, meter, screen).train()
             except KeyboardInterrupt:
