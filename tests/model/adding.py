@@ -24,9 +24,17 @@ from tests.model.words import (
 def note(view: View, section: Section, slot: int, claim: int, number: int = 0) -> None:
     """The process's own note of a reservation it is about to make (private memory)."""
     index = view.me * NOTES + number
+    overwritten: list[tuple[int, int]] = []
+    if view.table.rules.own_by == "slot":
+        # One note per slot and process: this one takes the place of a sibling thread's old one.
+        overwritten = [
+            (at.NOTE + other, 0)
+            for other in view.notes_of_siblings()
+            if section.words[at.NOTE + other] == slot + 1
+        ]
     section.put(at.NOTE_GENERATION + index, section.words[at.GENERATION + slot])
     section.put(at.NOTE_CLAIM + index, claim)
-    section.put(at.NOTE + index, slot + 1)
+    section.put(at.NOTE + index, slot + 1, *overwritten)
 
 
 def claim_slot(
@@ -85,7 +93,8 @@ class Add(Operation):
         if old >= 0 and not self.replace:
             yield Move(f"{name}: refused, it is there", self.done(process))
             return
-        if old >= 0 and words[at.STATE + old] == TAKEN and rules.take_skips_replaced:
+        taken = old >= 0 and words[at.STATE + old] == TAKEN
+        if taken and rules.take_skips_replaced and not table.owner_dead(words, old, view.dead):
             return
         if not self._admitted(view):
             yield Move(f"{name}: held back by the limiter, times out", self.done(process))
@@ -233,6 +242,8 @@ class Add(Operation):
         replaced = words[at.MAP + self.identity] - 1  # ideally: whatever is there now
         if self.replace and replaced >= 0:
             ghosts.append((at.FATE + words[at.TAG + replaced], GONE))
+        if not rules.total_after_live:
+            section.put(at.STEP_TOTAL, steps)
         if not rules.commit_is_one_store:
             section.vector([*fields, (at.STATE + slot, LIVE)], *ghosts)
         elif not rules.fields_before_live:

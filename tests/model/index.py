@@ -144,8 +144,7 @@ class Table:
         self._finish_live_from(section)
         self.reclaim(section, dead)
         self._return_of_the_dead(section, dead)
-        for loser in self._duplicates(section.words):
-            self.leave(section, loser)
+        self._leave_all(section, list(self._duplicates(section.words)))
         self._raise_counters(section)
         for slot in self.slots:
             if section.words[at.STATE + slot] != LIVE:
@@ -156,11 +155,19 @@ class Table:
 
     def reclaim(self, section: Section, dead: int) -> None:
         """Free what dead writers and restorers left behind."""
-        for slot in self.slots:
-            if section.words[at.STATE + slot] in (WRITING, LOADED) and self.owner_dead(
-                section.words, slot, dead
-            ):
-                self.leave(section, slot)
+        words = section.words
+        reserved = [slot for slot in self.slots if words[at.STATE + slot] in (WRITING, LOADED)]
+        self._leave_all(section, [s for s in reserved if self.owner_dead(words, s, dead)])
+
+    def _leave_all(self, section: Section, slots: list[int]) -> None:
+        """What is freed on behalf of others may go in two vector stores: no order is needed."""
+        if self.rules.rebuild_in_vectors and slots:
+            words = section.words
+            section.vector([(at.GENERATION + s, words[at.GENERATION + s] + 1) for s in slots])
+            section.vector([(at.STATE + s, FREE) for s in slots])
+            return
+        for slot in slots:
+            self.leave(section, slot)
 
     def sweep(self, section: Section, dead: int) -> None:
         """Take back what the dead held. They left no dirty flag if they died outside a section."""
@@ -185,9 +192,10 @@ class Table:
             if words[at.STATE + slot] == LOADED and publish_at:
                 if publish_at == words[at.LIVE_FROM]:
                     section.put(at.STATE + slot, LIVE)
-        for slot in self.slots:
-            if words[at.STATE + slot] == LIVE and not self.current(words, slot):
-                self.leave(section, slot)
+        below = [
+            s for s in self.slots if words[at.STATE + s] == LIVE and not self.current(words, s)
+        ]
+        self._leave_all(section, below)
 
     def _duplicates(self, words: Memory) -> Iterator[int]:
         """Of two sequences with one identity (a replace cut off) the lower order goes."""

@@ -121,7 +121,12 @@ def _counters(table: Table, words: bytes) -> str:
 
 
 def _room(table: Table, words: bytes) -> str:
-    """At most maxlen steps, not counting the old one beside its own replacement."""
+    """At most maxlen steps, not counting the old one beside its own replacement.
+
+    After a restore, what was being written meanwhile may come on top, until the next eject.
+    """
+    if any(0 < words[at.PUBLISH_AT + s] == words[at.LIVE_FROM] for s in table.slots):
+        return ""
     replacing = {
         words[at.IDENTITY + slot] for slot in table.slots if words[at.STATE + slot] == WRITING
     }

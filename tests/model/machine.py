@@ -68,12 +68,18 @@ class View(NamedTuple):
     dead: int
     me: int
 
-    thread_of: int
+    threads_of: tuple[int, ...]
 
     @property
     def owner(self) -> int:
         """What this process writes into a slot's owner word."""
-        return self.thread_of + 1
+        return self.threads_of[self.me] + 1
+
+    def notes_of_siblings(self) -> Iterator[int]:
+        """The note numbers of the other threads of this process."""
+        for other, whose in enumerate(self.threads_of):
+            if other != self.me and whose == self.threads_of[self.me]:
+                yield from range(other * NOTES, (other + 1) * NOTES)
 
     def claim(self, process: Process, number: int = 0) -> int:
         """The running number of a reservation: never used twice in one process."""
@@ -136,7 +142,7 @@ class Machine:
     def _run_alone(self, call: Operation, words: bytearray) -> None:
         process = Process(phase=call.phases[0])
         while process.call == 0:
-            view = View(self.table, bytes(words), 0, 0, self.threads_of[0])
+            view = View(self.table, bytes(words), 0, 0, self.threads_of)
             move = next(iter(call.moves(view, process)))
             for store in move.stores:
                 store.apply(words)
@@ -212,7 +218,7 @@ class Machine:
                 yield from self._run(state, me, section_move(label, section, process))
                 return
         process = process._replace(phase=phase)
-        view = View(self.table, state.words, state.dead, me, self.threads_of[me])
+        view = View(self.table, state.words, state.dead, me, self.threads_of)
         moves = [self._abort(view, process)] if phase == ABORT else call.moves(view, process)
         for move in moves:
             yield from self._run(state, me, move)
@@ -311,6 +317,8 @@ class Machine:
         """Whether the slot still is the reservation of the note (private word ``note``)."""
         if words[at.STATE + slot] in (FREE, LIVE) or words[at.OWNER + slot] != view.owner:
             return False
+        if self.table.rules.own_by == "slot":
+            return True
         if self.table.rules.own_by == "claim":
             return words[at.CLAIM + slot] == words[at.NOTE_CLAIM + note]
         ahead = words[at.GENERATION + slot] - words[at.NOTE_GENERATION + note]

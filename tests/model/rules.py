@@ -15,12 +15,14 @@ class Rules:
 
     # Sections and recovery.
     dirty_cleared_last: bool = True
+    rebuild_in_vectors: bool = False  # all generations in one vector store, then all states
     steps_of_committed_only: bool = True  # rebuild takes the step total from LIVE and TAKEN slots
 
     # Reserve, commit, leave.
     generation_before_free: bool = True  # leaving a slot: generation + 1, then FREE
     owner_before_writing: bool = True
     fields_before_live: bool = True  # the strategies' fields, and all else not derived
+    total_after_live: bool = True  # the table's step total, which limiters read
     commit_is_one_store: bool = True  # not a vector store of fields and state together
     commit_checks_slot: bool = True  # generation, WRITING, owner
     commit_checks_identity: bool = True  # a restore may have published it meanwhile
@@ -33,7 +35,9 @@ class Rules:
     # What an interrupted process left reserved.
     note_before_state: bool = True
     notes_all_states: bool = True  # LOADED and TAKEN too, not only WRITING
-    own_by: str = "claim"  # recognises its own by claim number, "generation" or "either" + 1
+    # How it recognises its own: by claim number; by "slot" (one note per slot and process, the
+    # owner decides); by "generation"; or by "either" generation, noted or one more.
+    own_by: str = "claim"
 
     # clear and restore.
     honour_live_from: bool = True  # pickers, readers and rebuild test order >= live_from
