@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shmtable.index.arrays import Arrays
 from shmtable.index.attachments import Attachment, Attachments
+from shmtable.index.believe import refuse_impossible
 from shmtable.index.check import findings_locked
 from shmtable.index.layout import Extra, Layout
 from shmtable.index.manager import Blocked, Growth, Index, Request, Reservation
@@ -22,4 +23,5 @@ __all__ = [
     "Request",
     "Reservation",
     "findings_locked",
+    "refuse_impossible",
 ]

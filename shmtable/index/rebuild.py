@@ -50,6 +50,7 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
 def _settle_locked(index: Index, alone: bool) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
+    _free(slots, _impossible(slots, words[f.RESERVED_ROWS]))
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
     writing = np.flatnonzero(slots[:, f.STATE] == f.WRITING)
     dead = [s for s in writing.tolist() if alone or owner_is_gone(index.arrays, s)]
@@ -67,6 +68,21 @@ def _settle_locked(index: Index, alone: bool) -> None:
     steps = index.arrays.notes[live, f.STEPS_AT]
     words[f.NEXT_ORDER] = max(words[f.NEXT_ORDER], int(orders.max(initial=-1)) + 1)
     words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
+
+
+def _impossible(slots: Int64Array, rows: int) -> Int64Array:
+    """Slots that no table's history explains: a damaged file's. They cost their sequence only."""
+    states, starts, spans = slots[:, f.STATE], slots[:, f.START], slots[:, f.SPAN]
+    lengths = slots[:, f.LENGTH]
+    sound = np.isin(states, (f.WRITING, f.LIVE)) & (slots[:, f.GENERATION] >= 0)
+    sound &= (lengths >= 1) & (lengths <= spans) & (spans <= rows)
+    sound &= (starts >= 0) & (starts <= rows - spans)
+    sound[0] = False
+    kept = np.flatnonzero(sound)
+    kept = kept[np.argsort(starts[kept], kind="stable")]
+    ends = np.maximum.accumulate(np.append(0, (starts + spans)[kept]))
+    sound[kept[starts[kept] < ends[:-1]]] = False
+    return np.flatnonzero((states != f.FREE) & ~sound)
 
 
 def _free(slots: Int64Array, leaving: Int64Array) -> None:

@@ -10,7 +10,16 @@ import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
 from shmtable.errors import ArenaDamagedError, SpecError
-from shmtable.index import Arrays, Attachments, Extra, Growth, Index, IndexView, Layout
+from shmtable.index import (
+    Arrays,
+    Attachments,
+    Extra,
+    Growth,
+    Index,
+    IndexView,
+    Layout,
+    refuse_impossible,
+)
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.mappers import MAPPERS
@@ -62,8 +71,9 @@ class Core:
             )
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
-        self.guard = Guard(arena, "table", self._repair_locked)
+        # In the order in which they are taken, which is also that of the hooks around a fork.
         self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
+        self.guard = Guard(arena, "table", self._repair_locked)
         self.index = Index(
             self.arrays,
             extra_rows=extra_rows(self.schema),
@@ -145,6 +155,7 @@ class Core:
         """
         try:
             core = cls(arena, classes)
+            refuse_impossible(arena.words, core.layout, extra_rows(core.schema), _where(arena))
             core.guard.run(core._join_locked)
         except BaseException:
             arena.close()
