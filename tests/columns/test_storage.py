@@ -1,0 +1,150 @@
+"""Rows and windows round trip bit by bit, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shmtable.columns import DTYPES, Column, Converter, CpuStorage, Schema, TagColumn
+from shmtable.columns import storage as storage_module
+from tests.columns.placing import Placed, bits
+
+
+def random_values(dtype: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Any bit pattern there is, NaN and subnormal numbers too."""
+    known = DTYPES[dtype]
+    count = int(np.prod(shape)) * known.itemsize
+    data = np.random.default_rng(seed).integers(0, 2 if dtype == "bool" else 256, count, np.uint8)
+    return torch.from_numpy(data).view(known.torch).view(shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=10)
+@given(
+    shape=st.lists(st.integers(1, 3), max_size=3).map(tuple),
+    length=st.integers(1, 6),
+    tensor=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_round_trip(
+    dtype: str, shape: tuple[int, ...], length: int, tensor: bool, seed: int
+) -> None:
+    schema = Schema.build([Column("x", shape, dtype), TagColumn("t", shape, dtype)], "x")
+    rows = random_values(dtype, (length, *shape), seed)
+    tag = random_values(dtype, shape, seed + 1)
+    as_given = (lambda v: v) if tensor or not DTYPES[dtype].exact_numpy else torch.Tensor.numpy
+    placed = Placed(schema, [{"x": as_given(rows), "t": as_given(tag)}] * 2, filler=1)
+    storage, start = placed.storage, int(placed.starts[1])
+
+    read = storage.read("x", start, length)
+    assert read.dtype == rows.dtype
+    assert read.shape == rows.shape
+    assert torch.equal(bits(read), bits(rows))
+    gathered = storage.gather("x", torch.tensor([start]), length)
+    assert gathered.dtype == rows.dtype
+    assert gathered.shape == rows.shape
+    assert torch.equal(bits(gathered), bits(rows))
+    assert torch.equal(bits(storage.read_tag("t", 1)), bits(tag))
+    assert storage.read_tag("t", 1).shape == shape
+    tags = storage.gather_tags("t", torch.tensor([1, 0, 1]))
+    assert tags.dtype == tag.dtype
+    assert tags.shape == (3, *shape)
+    assert torch.equal(bits(tags), bits(tag).repeat(3))
+
+
+def test_write_touches_its_own_rows_only() -> None:
+    schema = Schema.build([Column("x", (3,), "int16"), TagColumn("t", (), "int32")], "x")
+    regions = {name: torch.full((60,), 7, dtype=torch.uint8) for name in "xt"}
+    storage = CpuStorage(schema, regions, regions)
+    storage.write(4, 5, Converter(schema, 10).prepare({"x": np.zeros((2, 3), int), "t": 0}))
+    assert regions["x"].tolist() == [7] * 24 + [0] * 12 + [7] * 24
+    assert regions["t"].tolist() == [7] * 20 + [0] * 4 + [7] * 36
+
+
+@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((), "float32"), ((3,), "float32"), ((3,), "uint8"), ((5,), "bfloat16"), ((2, 2), "bool"),
+     ((7,), "float8_e4m3fn"), ((), "uint16"), ((2,), "complex128")],
+)  # fmt: skip
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_windows_by_either_way_of_copying(
+    monkeypatch: pytest.MonkeyPatch,
+    alone_bytes: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    length: int,
+    shift: int,
+) -> None:
+    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+    schema = Schema.build([Column("x", shape, dtype)], "x")
+    values = random_values(dtype, (20, *shape), 0)
+    region = bits(values).clone()
+    storage = CpuStorage(schema, {"x": region}, {})
+    starts = torch.tensor([0, 20 - length - shift, 5, 5])
+    expected = torch.cat(
+        [region.view(20, -1)[s + shift : s + shift + length] for s in starts.tolist()]
+    )
+    for spelled in (starts, starts.numpy()):
+        found = storage.gather("x", spelled, length, shift)
+        assert found.dtype == values.dtype
+        assert found.shape == (4 * length, *shape)
+        assert torch.equal(bits(found), expected.reshape(-1))
+        bits_before = region.clone()
+        found.view(torch.uint8).zero_()
+        assert torch.equal(region, bits_before)
+
+
+@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+def test_no_window_beyond_the_region(monkeypatch: pytest.MonkeyPatch, alone_bytes: int) -> None:
+    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+    schema = Schema.build([Column("x", (), "int32")], "x")
+    storage = CpuStorage(schema, {"x": torch.zeros(40, dtype=torch.uint8)}, {})
+    assert len(storage.gather("x", torch.tensor([7]), 2, 1)) == 2
+    with pytest.raises(IndexError):
+        storage.gather("x", torch.tensor([8]), 2, 1)
+
+
+def test_the_views_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "_MAX_VIEWS", 3)
+    schema = Schema.build([Column("x", (), "int32")], "x")
+    region = torch.arange(50, dtype=torch.int32)
+    storage = CpuStorage(schema, {"x": region.view(torch.uint8)}, {})
+    for length in [*range(1, 9), 1, 8]:
+        found = storage.gather("x", torch.tensor([2]), length)
+        assert found.tolist() == list(range(2, 2 + length))
+        assert len(storage._views) <= 3
+
+
+def test_address_space_that_is_never_touched(tmp_path: Path) -> None:
+    # 32 GiB of which a few rows are used: a copy of the whole could not pass unnoticed.
+    path, size = tmp_path / "sparse", 2**35
+    path.touch()
+    os.truncate(path, size)
+    memory = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
+    half = size // 2
+    schema = Schema.build([Column("x", (4,), "float32"), Column("y", (), "int64")], "x")
+    regions = {"x": memory.narrow(0, 0, half), "y": memory.narrow(0, half, half)}
+    storage = CpuStorage(schema, regions, {})
+    rows = {"x": np.arange(12, dtype=np.float32).reshape(3, 4), "y": [7, 8, 9]}
+    last = half // 16 - 3
+    storage.write(last, 0, Converter(schema, 10).prepare(rows))
+    assert storage.gather("x", torch.tensor([last]), 3)[:, 0].tolist() == [0.0, 4.0, 8.0]
+    assert storage.gather("y", torch.tensor([last]), 2, 1).tolist() == [8, 9]
+    assert storage.read("y", last, 3).tolist() == [7, 8, 9]
+    assert path.stat().st_blocks * 512 < 2**20
+
+
+def test_extra_rows_are_read_back() -> None:
+    schema = Schema.build([Column("obs", (), float), Column("actions", (), int)], "actions")
+    sequences: list[Any] = [{"obs": [1.0, 2.0, 3.0], "actions": [4, 5]}] * 2
+    placed = Placed(schema, sequences)
+    assert placed.storage.read("obs", int(placed.starts[1]), 3).tolist() == [1.0, 2.0, 3.0]
