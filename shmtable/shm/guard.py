@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shmtable.errors import LockReentryError, LockTimeoutError
 from shmtable.shm import header, process
 from shmtable.shm.futex import Bell
-from shmtable.shm.lock import SLICE_S, Status, make_mutex
+from shmtable.shm.lock import SLICE_S, Mutex, Status, make_mutex
 
 if TYPE_CHECKING:
     from shmtable.shm.arena import Arena
@@ -42,6 +42,31 @@ class _ThreadNumbers(dict[int, int]):
             self.clear()  # identities of threads long gone
         self[ident] = number = threading.get_native_id()
         return number
+
+
+class _Unsure:
+    """Leaves a section of which an interrupt has left unknown whether it holds the lock.
+
+    Apart from the guard, which would otherwise refer to itself and stay until the collector runs.
+    """
+
+    def __init__(self, mutex: Mutex, key: tuple[int, str]) -> None:
+        self._mutex = mutex
+        self._key = key
+
+    def leave(self, _: Any) -> None:
+        if not _is_inside(self._key, sys._getframe(2)):
+            self._mutex.settle()
+
+
+def _is_inside(key: tuple[int, str], frame: FrameType | None) -> bool:
+    """Whether a call of ``run`` for that lock is on the stack, from ``frame`` outwards."""
+    code = Guard.run.__code__
+    while frame is not None:
+        if frame.f_code is code and frame.f_locals["self"]._key == key:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Guard:
@@ -76,11 +101,11 @@ class Guard:
         self._mutex = make_mutex(arena, which)
         self._try = self._mutex.quick_try
         self._release = self._mutex.quick_release
-        self._leave = self._leave_unsure
         self._token = self._mutex.token
         self._words = arena.words
         self._which = which
         self._key = (arena.id, which)  # several guards of one lock know each other by it
+        self._leave = _Unsure(self._mutex, self._key).leave
         place = header.LOCKS[which]
         self._dirty = place.dirty
         self._note_pid, self._note_tid = place.note_pid, place.note_tid
@@ -137,7 +162,7 @@ class Guard:
         status = self._mutex.status(code)
         while status is not Status.ACQUIRED and status is not Status.OWNER_DIED:
             if status is Status.DEADLOCK:
-                if self._is_inside(sys._getframe(2)):
+                if _is_inside(self._key, sys._getframe(2)):
                     raise LockReentryError(
                         f"the table's {_LABELS[self._which]} is held by this very call further up; "
                         "a strategy, signal handler or finaliser must not call the table it is "
@@ -154,20 +179,6 @@ class Guard:
                 raise self._timeout(waited_s)
             left_s = SLICE_S if timeout_s is None else timeout_s - waited_s
             status = self._mutex.acquire(min(left_s, SLICE_S))
-
-    def _leave_unsure(self, _: Any) -> None:
-        """Give the lock back if this call holds it, which an interrupt has left unknown."""
-        if not self._is_inside(sys._getframe(2)):
-            self._mutex.settle()
-
-    def _is_inside(self, frame: FrameType | None) -> bool:
-        """Whether a call of ``run`` for this lock is on the stack, from ``frame`` outwards."""
-        code = Guard.run.__code__
-        while frame is not None:
-            if frame.f_code is code and frame.f_locals["self"]._key == self._key:
-                return True
-            frame = frame.f_back
-        return False
 
     def _timeout(self, waited_s: float) -> LockTimeoutError:
         pid, tid = self._words[self._note_pid], self._words[self._note_tid]
@@ -198,5 +209,5 @@ class Guard:
 
     def _after_fork(self) -> None:
         # Forked from inside a section: the lock is the section's, and stays.
-        if not self._is_inside(sys._getframe()):
+        if not _is_inside(self._key, sys._getframe()):
             self._mutex.settle()

@@ -55,9 +55,13 @@ class Mutex(Protocol):
         token: what both are called with.
     """
 
-    quick_try: Callable[[Any], int]
-    quick_release: Callable[[Any], object]
     token: Any
+
+    @property
+    def quick_try(self) -> Callable[[Any], int]: ...
+
+    @property
+    def quick_release(self) -> Callable[[Any], object]: ...
 
     def try_acquire(self) -> Status:
         """Ask once."""
@@ -226,8 +230,6 @@ class PortableMutex:
         self._which = which
         self._offset = offset
         self.token = None
-        self.quick_try: Callable[[Any], int] = self._quick_try
-        self.quick_release: Callable[[Any], object] = self._quick_release
         self._renew()
         process.after_fork(self._renew)
 
@@ -235,7 +237,7 @@ class PortableMutex:
         # A record lock is not inherited by a forked child, the gate's state would be.
         self._gate: Any = self._descriptor.gate(self._which)
 
-    def _quick_try(self, _: None) -> int:
+    def quick_try(self, _: None) -> int:
         gate = self._gate
         # The RLock sets its owner in C, in one go with being taken: there is no moment in which
         # an interrupt finds it taken by nobody.
@@ -256,7 +258,7 @@ class PortableMutex:
         return 0
 
     def try_acquire(self) -> Status:
-        return self.status(self._quick_try(None))
+        return self.status(self.quick_try(None))
 
     def acquire(self, timeout_s: float) -> Status:
         timeout_s = min(max(timeout_s, 0.0), SLICE_S)
@@ -268,21 +270,21 @@ class PortableMutex:
             return Status.ACQUIRED
         return Status.DEADLOCK if code == errno.EDEADLK else Status.BUSY
 
-    def _quick_release(self, _: None) -> None:
+    def quick_release(self, _: None) -> None:
         gate = self._gate
         if gate._is_owned():
             fcntl.lockf(self._descriptor.fd, fcntl.LOCK_UN, 1, self._offset)
             gate.release()
 
     def release(self) -> None:
-        self._quick_release(None)
+        self.quick_release(None)
 
     def adopt(self) -> Status:
         # The interrupt may have come between the gate and the byte.
         return Status.OWNER_DIED if self._lock_byte() == 0 else Status.BUSY
 
     def settle(self) -> None:
-        self._quick_release(None)
+        self.quick_release(None)
 
 
 def _poll(ask: Callable[[], Status], timeout_s: float) -> Status:

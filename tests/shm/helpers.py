@@ -1,0 +1,59 @@
+"""Module-level parts that members of a crew need too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shmtable.shm import header
+from shmtable.shm.arena import Arena
+from shmtable.shm.guard import Guard
+
+# Words of the index's part, free for the tests: a section changes both, and leaves them equal.
+FIRST, SECOND, REPAIRS = 100, 101, 102
+DESCRIPTION = {"what": "a tëst", "numbers": [1, 2.5, None]}
+ROOM_BYTES = 1 << 20
+
+
+def small_plan(factor: int) -> tuple[int, dict[str, Any]]:
+    """One MiB a factor behind the header."""
+    return header.header_bytes(DESCRIPTION) + factor * ROOM_BYTES, DESCRIPTION
+
+
+def counting_guard(arena: Arena, which: str = "table") -> Guard:
+    """A guard whose repair makes the counters equal and counts itself."""
+    words, dirty = arena.words, header.LOCKS[which].dirty
+
+    def repair() -> None:
+        words[SECOND] = words[FIRST]
+        words[REPAIRS] += 1
+        words[dirty] = 0
+
+    return Guard(arena, which, repair)
+
+
+def count_up(words: memoryview) -> None:
+    """A section that is torn if it is cut off anywhere between its first and its last store."""
+    words[header.DIRTY] = 1
+    before = words[FIRST]
+    words[FIRST] = before + 1
+    if words[SECOND] != before:
+        raise AssertionError(f"torn: {words[SECOND]} beside {before}")
+    _linger()
+    words[SECOND] = before + 1
+    words[header.DIRTY] = 0
+
+
+def _linger() -> None:
+    for _ in range(20):
+        pass
+
+
+def wait_until(happened: Callable[[], object], deadline_s: float = 30.0) -> None:
+    """Look again and again until something has happened in another process."""
+    until = time.monotonic() + deadline_s
+    while not happened():
+        if time.monotonic() > until:
+            raise AssertionError(f"{happened} did not happen within {deadline_s} s")
+        time.sleep(0.002)

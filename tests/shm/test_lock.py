@@ -1,0 +1,300 @@
+"""Both kinds of lock: one set of rules."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from shmtable.errors import ArenaDamagedError, SpecError
+from shmtable.shm import clib, lock
+from shmtable.shm.arena import Arena
+from shmtable.shm.lock import Mutex, RobustMutex, Status, make_mutex
+from tests.multiprocess.recipe import Crew, link
+from tests.shm.test_processes import Parcel
+
+
+@pytest.fixture
+def arena(make_arena: Callable[..., Arena], lock_kind: str) -> Arena:
+    return make_arena(lock=lock_kind)
+
+
+@pytest.fixture
+def mutex(arena: Arena) -> Mutex:
+    return make_mutex(arena, "table")
+
+
+def in_thread(ask: Callable[[], Status]) -> Status:
+    """What another thread is told; it ends without letting go."""
+    answers: list[Status] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()))
+    thread.start()
+    thread.join(30)
+    return answers[0]
+
+
+def test_try_and_release(mutex: Mutex) -> None:
+    for _ in range(3):
+        assert mutex.try_acquire() is Status.ACQUIRED
+        mutex.release()
+
+
+def test_asking_twice_is_told(mutex: Mutex) -> None:
+    assert mutex.acquire(0.1) is Status.ACQUIRED
+    assert mutex.try_acquire() is Status.DEADLOCK
+    assert mutex.acquire(0.1) is Status.DEADLOCK
+    mutex.release()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+
+
+def test_threads_exclude_each_other(mutex: Mutex, arena: Arena) -> None:
+    other = make_mutex(arena, "table")
+    assert mutex.try_acquire() is Status.ACQUIRED
+    for asked in (mutex, other):
+        assert in_thread(asked.try_acquire) is Status.BUSY
+        assert in_thread(lambda asked=asked: asked.acquire(0.01)) is Status.BUSY
+    mutex.release()
+
+
+def test_only_the_holder_can_release(mutex: Mutex) -> None:
+    assert mutex.try_acquire() is Status.ACQUIRED
+    for letting_go in (mutex.release, mutex.settle):
+        thread = threading.Thread(target=letting_go)
+        thread.start()
+        thread.join(30)
+        assert in_thread(mutex.try_acquire) is Status.BUSY
+    mutex.release()
+    mutex.release()  # not held: harmless
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+
+
+def test_the_two_locks_of_an_arena_are_independent(arena: Arena) -> None:
+    table, grow = make_mutex(arena, "table"), make_mutex(arena, "grow")
+    assert table.try_acquire() is Status.ACQUIRED
+    assert grow.try_acquire() is Status.ACQUIRED
+    table.release()
+    assert grow.try_acquire() is Status.DEADLOCK
+    grow.release()
+
+
+def test_waiting_takes_one_slice_at_most(mutex: Mutex) -> None:
+    assert mutex.try_acquire() is Status.ACQUIRED
+    took: list[float] = []
+
+    def wait() -> Status:
+        began = time.monotonic()
+        status = mutex.acquire(100.0)
+        took.append(time.monotonic() - began)
+        return status
+
+    assert in_thread(wait) is Status.BUSY
+    assert lock.SLICE_S * 0.9 <= took[0] < 10
+    mutex.release()
+
+
+def test_waiting_lets_other_threads_run(mutex: Mutex) -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        mutex.try_acquire()
+        held.set()
+        go_on.wait(30)
+        mutex.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30)
+    go_on.set()
+    # Kept to ourselves, the interpreter would never let the holder let go.
+    until = time.monotonic() + 30
+    while mutex.acquire(0.1) is Status.BUSY:
+        assert time.monotonic() < until
+    mutex.release()
+    thread.join(30)
+
+
+def ask(parcel: Parcel) -> list[str]:
+    mutex = make_mutex(parcel.arena, "table")
+    answers = [mutex.try_acquire().value]
+    link().tell(answers[0])
+    link().hear()
+    answers.append(mutex.acquire(1.0).value)
+    mutex.release()
+    return answers
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_exclude_each_other(mutex: Mutex, arena: Arena, method: str) -> None:
+    with Crew(method) as crew:
+        member = crew.add(ask, Parcel(arena))
+        assert mutex.try_acquire() is Status.ACQUIRED
+        crew.go()
+        assert member.hear() == "busy"
+        mutex.release()
+        member.tell("freed")
+        assert crew.results() == [["busy", "acquired"]]
+
+
+def test_a_forked_child_does_not_inherit_the_lock(mutex: Mutex) -> None:
+    # os.fork by the holder itself, and by another thread than the holder.
+    assert mutex.try_acquire() is Status.ACQUIRED
+    child = os.fork()
+    if child == 0:
+        status = 9
+        try:
+            first = mutex.try_acquire()
+            mutex.release()  # harmless: the parent's
+            status = 0 if (first, mutex.try_acquire()) == (Status.BUSY, Status.BUSY) else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert mutex.try_acquire() is Status.DEADLOCK  # still ours
+    mutex.release()
+
+
+def hold_until_killed(parcel: Parcel) -> None:
+    make_mutex(parcel.arena, "table").try_acquire()
+    link().tell("held")
+    link().hear()
+
+
+def test_the_lock_of_a_killed_process_comes_free(mutex: Mutex, arena: Arena) -> None:
+    with Crew("fork") as crew:
+        member = crew.add(hold_until_killed, Parcel(arena))
+        crew.go()
+        assert member.hear() == "held"
+        assert mutex.acquire(0.05) is Status.BUSY
+        member.kill()
+        crew.results()
+    robust = arena.lock_kind == "robust"
+    assert mutex.acquire(1.0) is (Status.OWNER_DIED if robust else Status.ACQUIRED)
+    mutex.release()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+
+
+def test_a_child_does_not_keep_a_killed_parents_lock(arena: Arena, mutex: Mutex) -> None:
+    # The child inherits the descriptor; a lock of the open file would live on in it.
+    reader, writer = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        mutex.try_acquire()
+        if os.fork() == 0:
+            os.close(writer)
+            os.read(reader, 1)  # until the test closes its end
+            os._exit(0)
+        os.kill(os.getpid(), 9)
+    os.waitpid(holder, 0)
+    status = mutex.acquire(1.0)
+    os.close(writer)
+    os.close(reader)
+    assert status in (Status.OWNER_DIED, Status.ACQUIRED)
+    mutex.release()
+
+
+def test_settle_lets_go_whatever_happened(mutex: Mutex) -> None:
+    mutex.settle()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.settle()
+    assert in_thread(mutex.try_acquire) is Status.ACQUIRED
+
+
+def test_adopting_an_orphan(mutex: Mutex) -> None:
+    assert mutex.try_acquire() is Status.ACQUIRED
+    assert mutex.try_acquire() is Status.DEADLOCK
+    assert mutex.adopt() is Status.OWNER_DIED
+    mutex.release()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+
+
+# -- the robust one ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def robust(make_arena: Callable[..., Arena]) -> tuple[Arena, RobustMutex]:
+    arena = make_arena(lock="robust")
+    mutex = make_mutex(arena, "table")
+    assert isinstance(mutex, RobustMutex)
+    return arena, mutex
+
+
+def orphan(mutex: Mutex) -> None:
+    """Let a thread end while it holds the lock."""
+    assert in_thread(mutex.try_acquire) is Status.ACQUIRED
+
+
+def test_a_thread_that_ended_with_it(robust: tuple[Arena, RobustMutex]) -> None:
+    _, mutex = robust
+    for ask in (mutex.try_acquire, lambda: mutex.acquire(0.5)):
+        orphan(mutex)
+        assert ask() is Status.OWNER_DIED
+        mutex.release()
+        assert mutex.try_acquire() is Status.ACQUIRED
+        mutex.release()
+
+
+def test_an_interrupt_before_it_was_made_consistent(robust: tuple[Arena, RobustMutex]) -> None:
+    # As it stands when Ctrl-C comes right behind the C call: unlocking now would ruin it.
+    _, mutex = robust
+    orphan(mutex)
+    assert mutex.quick_try(mutex.token) == errno.EOWNERDEAD
+    mutex.settle()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+    orphan(mutex)
+    assert mutex.quick_try(mutex.token) == errno.EOWNERDEAD
+    assert mutex.adopt() is Status.OWNER_DIED
+    mutex.release()
+    assert mutex.try_acquire() is Status.ACQUIRED
+    mutex.release()
+
+
+def test_a_ruined_mutex_is_told(robust: tuple[Arena, RobustMutex]) -> None:
+    _, mutex = robust
+    orphan(mutex)
+    assert mutex.quick_try(mutex.token) == errno.EOWNERDEAD
+    mutex.quick_release(mutex.token)  # without making it consistent
+    with pytest.raises(ArenaDamagedError, match="answers ENOTRECOVERABLE.*create the table again"):
+        mutex.try_acquire()
+
+
+def test_without_clocklock_it_asks_again_and_again(
+    robust: tuple[Arena, RobustMutex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena, _ = robust
+    real = clib.function
+    monkeypatch.setattr(
+        clib,
+        "function",
+        lambda name, *types, **options: (
+            None if name == "pthread_mutex_clocklock" else real(name, *types, **options)
+        ),
+    )
+    mutex = make_mutex(arena, "table")
+    assert mutex.acquire(0.1) is Status.ACQUIRED
+    assert in_thread(lambda: mutex.acquire(0.05)) is Status.BUSY
+    mutex.release()
+    assert in_thread(lambda: mutex.acquire(0.05)) is Status.ACQUIRED
+    assert mutex.acquire(0.1) is Status.OWNER_DIED
+    mutex.release()
+
+
+def test_a_missing_robust_mutex_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock.sys, "platform", "darwin")
+    lock.robust_available.cache_clear()
+    try:
+        assert not lock.robust_available()
+        with pytest.raises(SpecError, match="does not have; pass lock='portable'"):
+            lock.check_kind("robust")
+        lock.check_kind("portable")
+    finally:
+        monkeypatch.undo()
+        lock.robust_available.cache_clear()
+    assert lock.robust_available()

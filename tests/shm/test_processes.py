@@ -1,0 +1,339 @@
+"""Arenas between processes: addresses, ends of processes, races for a name."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch.multiprocessing
+
+from shmtable.errors import ArenaInUseError, ArenaNotFoundError
+from shmtable.shm import files, header, places
+from shmtable.shm.address import Address, Holder
+from shmtable.shm.arena import Arena
+from shmtable.shm.leftovers import sweep
+from tests.multiprocess.recipe import METHODS, Crew, link
+from tests.shm.helpers import small_plan
+
+
+class Parcel:
+    """Carries an arena's address as a table does; several of one arena may travel together."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpack, (self.arena.address(),)
+
+
+def _unpack(address: Address) -> Parcel:
+    return Parcel(Arena.open(address))
+
+
+def use(parcels: list[Parcel], again: list[Parcel], word: int) -> list[tuple[int, bool, bool]]:
+    found = []
+    for parcel, other in zip(parcels, again, strict=True):
+        arena = parcel.arena
+        arena.words[word] = os.getpid()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        Arena.open(arena.address()).close()
+        same = len(os.listdir("/proc/self/fd")) == descriptors
+        found.append((arena.id, other.arena is arena, same and not arena.created_here))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_address_reaches_every_kind_of_child(
+    make_arena: Callable[..., Arena], unique_name, tmp_path: Path, method: str
+) -> None:
+    arenas = [
+        make_arena(),
+        make_arena(name=unique_name(), lock="portable"),
+        make_arena(name="t", directory=str(tmp_path)),
+    ]
+    with Crew(method) as crew:
+        # Each arena twice, not merely the same object twice.
+        member = crew.add(use, *[[Parcel(arena) for arena in arenas] for _ in range(2)], 100)
+        crew.go()
+        assert crew.results() == [[(arena.id, True, True) for arena in arenas]]
+        assert [arena.words[100] for arena in arenas] == [member.pid] * 3
+
+
+def open_again(parcel: Parcel) -> bool:
+    """Close what a spawned child was given and open its address again, the other way."""
+    address = parcel.arena.address()
+    number = parcel.arena.id
+    parcel.arena.close()
+    del parcel
+    gc.collect()
+    spare = [os.open("/", os.O_RDONLY) for _ in range(5)]  # takes the number that became free
+    arena = Arena.open(address)
+    arena.words[110] = 1
+    for fd in spare:
+        os.close(fd)
+    return arena.id == number
+
+
+def test_a_spawned_child_can_close_and_open_again(make_arena: Callable[..., Arena]) -> None:
+    arena = make_arena()
+    with Crew("spawn") as crew:
+        crew.add(open_again, Parcel(arena))
+        crew.go()
+        assert crew.results() == [True]
+    assert arena.words[110] == 1
+
+
+def send_on(queue: object, parcel: Parcel) -> None:
+    queue.put(parcel)  # type: ignore[attr-defined]
+    queue.close()  # type: ignore[attr-defined]
+    queue.join_thread()  # type: ignore[attr-defined]
+
+
+def test_a_queue_whose_sender_has_exited(make_arena: Callable[..., Arena]) -> None:
+    # The creator is asked instead. The receiver is a fresh process without the descriptor.
+    arena = make_arena()
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with Crew("spawn") as crew:
+        receiver = crew.add(receive, queue)
+        sender = crew.add(send_on, queue, Parcel(arena))
+        for member in (receiver, sender):
+            assert member.hear() == "ready"
+        sender.tell("go")
+        sender.join()
+        receiver.tell("go")
+        receiver.join()
+        assert receiver.result == arena.id
+    assert arena.words[111] == 7
+    queue.close()
+    queue.join_thread()
+
+
+def receive(queue: object) -> int:
+    arena = queue.get(timeout=60).arena  # type: ignore[attr-defined]
+    arena.words[111] = 7
+    return int(arena.id)
+
+
+def test_an_address_nobody_can_serve(make_arena: Callable[..., Arena]) -> None:
+    arena = make_arena()
+    here = arena.address()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(60)
+    start = here.holders[0].start
+    holders = (Holder(gone.pid, 0, 3), Holder(gone.pid, 1, 3), Holder(os.getpid(), start + 1, 3))
+    lost = Address(arena.id + 1, None, None, None, holders)
+    with pytest.raises(
+        ArenaNotFoundError, match="cannot be reached any more.*give the table a name"
+    ):
+        Arena.open(lost)
+    wrong = Address(arena.id + 1, None, None, None, here.holders)
+    with pytest.raises(ArenaNotFoundError, match="is another table by now"):
+        Arena.open(wrong)
+    assert not arena.closed and files.is_open(arena._descriptor.key)
+
+
+def test_a_holders_descriptor_that_is_something_else(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    other = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600)
+    me = Arena.create(small_plan)
+    holder = me.address().holders[0]
+    me.close()
+    for fd in (reader, other, 9999):
+        address = Address(5, None, None, None, (Holder(holder.pid, holder.start, fd),))
+        with pytest.raises(ArenaNotFoundError, match="cannot be reached any more"):
+            Arena.open(address)
+        if fd != 9999:
+            os.fstat(fd)  # still open: it was not ours to close
+    for fd in (reader, writer, other):
+        os.close(fd)
+
+
+def test_an_address_is_small_and_says_where(make_arena, unique_name) -> None:
+    arena = make_arena()
+    assert len(pickle.dumps(arena.address())) < 400
+    assert str(arena.address()) == f"unnamed table {arena.id:032x}"
+    named = make_arena(name=unique_name())
+    assert str(named.address()) == named.path
+
+
+# -- ends of processes ---------------------------------------------------------------------------
+
+
+def test_a_forked_child_never_removes_the_name(make_arena, unique_name) -> None:
+    arena = make_arena(name=unique_name())
+    child = os.fork()
+    if child == 0:
+        try:
+            arena.close()
+            arena._finalizer()
+        finally:
+            os._exit(0 if os.path.exists(str(arena.path)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.path.exists(str(arena.path))
+    assert not sweep_of(arena.path)
+
+
+def sweep_of(path: str | None) -> bool:
+    return path in sweep()
+
+
+CREATE = """
+import sys
+from shmtable.shm.arena import Arena
+from tests.shm.helpers import small_plan
+arena = Arena.create(small_plan, name=sys.argv[1])
+print(arena.path, flush=True)
+"""
+
+
+def run_creator(name: str, *, then: str = "") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", CREATE + then, name]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
+
+
+def test_the_name_goes_at_exit(unique_name) -> None:
+    creator = run_creator(unique_name())
+    path, _ = creator.communicate(timeout=60)
+    assert creator.returncode == 0 and path.startswith(b"/dev/shm/")
+    assert not os.path.exists(path.strip())
+
+
+def create_and_leave(name: str) -> str:
+    global _kept
+    _kept = Arena.create(small_plan, name=name)
+    return str(_kept.path)
+
+
+_kept: Arena | None = None
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_name_goes_when_a_worker_ends(method: str, unique_name) -> None:
+    with Crew(method) as crew:
+        crew.add(create_and_leave, unique_name())
+        crew.go()
+        (path,) = crew.results()
+        assert path.startswith("/dev/shm/") and not os.path.exists(path)
+
+
+@pytest.mark.parametrize("way", ["create", "sweep", "attach"])
+def test_what_a_killed_owner_left(way: str, unique_name, make_arena) -> None:
+    name = unique_name()
+    creator = run_creator(name, then="sys.stdin.read()")
+    assert creator.stdout is not None and creator.stdin is not None
+    path = creator.stdout.readline().decode().strip()
+    with pytest.raises(ArenaInUseError, match="is in use by a living process"):
+        make_arena(name=name)
+    assert not sweep_of(path)
+    creator.kill()
+    creator.wait(60)
+    assert os.path.exists(path)
+    if way == "create":
+        assert make_arena(name=name).created_here
+    elif way == "sweep":
+        assert sweep_of(path)
+        assert not os.path.exists(path)
+    else:
+        arena = Arena.attach(name)
+        assert arena.first and not arena.created_here
+        arena.close()
+        assert os.path.exists(path)  # not the owner
+        assert sweep_of(path)
+    creator.stdin.close()
+    creator.stdout.close()
+
+
+def attach_and_wait(name: str) -> int:
+    arena = Arena.attach(name)
+    link().tell("attached")
+    link().hear()
+    value = arena.words[120]
+    arena.close()
+    return value
+
+
+def test_a_user_outlives_the_owner(unique_name) -> None:
+    name = unique_name()
+    creator = run_creator(
+        name, then="arena.words[120] = 42; print(1, flush=True); sys.stdin.read()"
+    )
+    assert creator.stdout is not None and creator.stdin is not None
+    path = creator.stdout.readline().decode().strip()
+    creator.stdout.readline()
+    with Crew("fork") as crew:
+        member = crew.add(attach_and_wait, name)
+        crew.go()
+        assert member.hear() == "attached"
+        creator.kill()
+        creator.wait(60)
+        assert not sweep_of(path)  # somebody still uses it
+        member.tell("go on")
+        assert crew.results() == [42]
+    assert sweep_of(path)
+    creator.stdin.close()
+    creator.stdout.close()
+
+
+def race(name: str, rounds: int) -> list[int]:
+    won = []
+    for number in range(rounds):
+        link().tell(number)
+        link().hear()
+        try:
+            arena = Arena.create(small_plan, name=name)
+        except ArenaInUseError:
+            arena = Arena.attach(name)
+            assert arena.json["what"] == "a tëst" and arena.words[header.MAGIC]
+        else:
+            won.append(number)
+        link().tell(arena.id)
+        link().hear()  # nobody closes before all have it
+        arena.close()
+    return won
+
+
+def test_one_of_several_creators_wins(unique_name) -> None:
+    name, rounds = unique_name(), 12
+    with Crew("fork") as crew:
+        members = [crew.add(race, name, rounds) for _ in range(4)]
+        crew.go()
+        for number in range(rounds):
+            assert [member.hear() for member in members] == [number] * 4
+            for member in members:
+                member.tell("go")
+            assert len({member.hear() for member in members}) == 1
+            for member in members:
+                member.tell("close")
+        winners = sorted(number for won in crew.results() for number in won)
+    assert winners == list(range(rounds))
+    assert not os.path.exists(places.path_of(name, None))
+
+
+def create_until_killed(name: str) -> None:
+    link().tell("begin")
+    while True:
+        Arena.create(small_plan, name=name).close()
+
+
+def test_a_creator_killed_at_any_moment_blocks_nobody(unique_name, make_arena) -> None:
+    name = unique_name()
+    for delay_s in (0.0, 0.001, 0.003, 0.007, 0.015):
+        with Crew("fork") as crew:
+            member = crew.add(create_until_killed, name)
+            crew.go()
+            member.hear()
+            signal.sigtimedwait([], delay_s)  # let it come to another point of its work
+            member.kill()
+            crew.results()
+        arena = make_arena(name=name)
+        assert arena.created_here
+        arena.close()
