@@ -145,6 +145,8 @@ class Crew:
 
     def __init__(self, method: str = "fork", *, deadline_s: float = DEADLINE_S) -> None:
         self.context = torch.multiprocessing.get_context(method)
+        if method == "forkserver":
+            self.context.set_forkserver_preload(["torch"])  # once, not by every member
         self.deadline_s = deadline_s
         self.members: list[Member] = []
 
