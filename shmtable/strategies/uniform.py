@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from shmtable.index import fields as f
@@ -10,6 +12,10 @@ from shmtable.types import Int64Array, SamplePoints
 
 # Below this share of hits another way of drawing is cheaper.
 _FEW = 0.05
+# Above this ratio of mean to greatest length, sequences count as about equally long.
+_EVEN = 0.85
+
+_Way = Callable[[int, int, np.random.Generator], tuple[Int64Array, Int64Array]]
 
 
 def _below(bound: int, count: int, random: np.random.Generator) -> Int64Array:
@@ -27,42 +33,40 @@ class UniformSampleStrategy(SampleStrategy):
     So a long sequence is drawn in proportion to the windows it offers, and no transition is
     favoured for belonging to a short one. Windows are drawn with replacement.
 
-    Each draw is by rejection, in O(1) whatever the table's size: a row is drawn uniformly, and
-    kept when a whole window starts there. Where few rows qualify (windows almost as long as the
-    sequences) sequences are drawn instead and kept in proportion to their windows, and where that
-    too finds little (a few long sequences among many short ones) all windows are counted.
+    Each draw is by rejection, in O(1) whatever the table's size, in one of two ways: a row is
+    drawn, and kept when a whole window starts there; or a sequence and an offset, kept when the
+    sequence has such a window. The first suits sequences of mixed lengths, the second those of
+    about the same length, and windows almost as long as the sequences. Where both find little (a
+    few long sequences among many short ones, and long windows) all windows are counted.
     """
 
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count), or O(sequences) in the rare last case."""
-        slots, offsets = self._by_row(count + (count >> 3) + 8, sequence_length, random)
-        if len(slots) < count:
-            slots, offsets = self._more(slots, offsets, count, sequence_length, random)
-        return self.view.points(slots[:count], offsets[:count])
-
-    def _more(
-        self,
-        slots: Int64Array,
-        offsets: Int64Array,
-        count: int,
-        steps: int,
-        random: np.random.Generator,
-    ) -> tuple[Int64Array, Int64Array]:
         # Every draw kept is uniform over the windows, whichever way it was made, so the parts may
         # be put together and cut off at ``count``.
-        parts = [(slots, offsets)]
-        missing = count - len(slots)
-        share = len(slots) / count
-        for draw in (self._by_row, self._by_sequence):
+        parts: list[tuple[Int64Array, Int64Array]] = []
+        missing = count
+        for draw in self._ways():
+            share = 1.0  # of the draws that are kept: seen by trying
             while missing > 0 and share > _FEW:
-                tries = int(missing / share * 1.1) + 8
-                parts.append(draw(tries, steps, random))
+                tries = int(missing / share * 1.06) + 8
+                parts.append(draw(tries, sequence_length, random))
                 missing -= len(parts[-1][0])
                 share = len(parts[-1][0]) / tries
-            share = 1.0  # whether the other way does better is seen by trying it
         if missing > 0:
-            parts.append(self._by_count(missing, steps, random))
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+            parts.append(self._by_count(missing, sequence_length, random))
+        slots, offsets = parts[0]
+        if len(parts) > 1:
+            slots = np.concatenate([part[0] for part in parts])
+            offsets = np.concatenate([part[1] for part in parts])
+        return self.view.points(slots[:count], offsets[:count])
+
+    def _ways(self) -> tuple[_Way, _Way]:
+        """The likelier way first: drawing sequences is the cheaper one where most are as long."""
+        view = self.view
+        if view.live_steps > _EVEN * view.live_count * view.longest:
+            return self._by_sequence, self._by_row
+        return self._by_row, self._by_sequence
 
     def _by_row(
         self, tries: int, steps: int, random: np.random.Generator
