@@ -61,9 +61,7 @@ def make(width: int = 4, **options: Any) -> ArrayMemoryTable:
     return ArrayMemoryTable(**chosen)
 
 
-def sequence(
-    identity: int, length: int, *, version: int = 0, width: int = 4
-) -> dict[str, Array]:
+def sequence(identity: int, length: int, *, version: int = 0, width: int = 4) -> dict[str, Array]:
     """What belongs to an identity: 0 <= identity < 2**31, 1 <= length < 2**11."""
     key = identity * VERSIONS + version
     obs = _obs(np.array([key]), np.arange(length + 1)[None], width)[0]
