@@ -39,7 +39,7 @@ class World:
             extra_rows=extra_rows,
             arrays=[],
         )
-        self.memory = torch.zeros(layout.total_bytes, dtype=torch.uint8)
+        self.memory = torch.from_numpy(np.zeros(layout.total_bytes, np.uint8))
         self.words = memoryview(self.memory[:HEADER_BYTES].numpy()).cast("q")
         self.arrays = Arrays(self.memory, self.words, layout)
         words = self.words
