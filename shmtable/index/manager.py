@@ -215,7 +215,8 @@ class Index:
         for slot in leaving:
             self._leave_locked(slot)
         slot = self._free_slot_locked()
-        node = self._locate_locked(request.span)
+        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
+        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
         start = self.extents.end_locked(node)
         base = slot * f.SLOT_WORDS
         notes = self.arrays.note_words
