@@ -48,7 +48,8 @@ class Agent:
         self.network = make_network().share_memory()
         self.target = make_network()
         self.target.load_state_dict(self.network.state_dict())
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
+        parameters = self.network.parameters()
+        self._optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
 
     def update(self, batch: Mapping[str, Tensor]) -> None:
         """One gradient step on a sample of the table (B transitions)."""

@@ -98,7 +98,7 @@ class Learner:
         for message in heard:
             if isinstance(message, Death):
                 left = f"{len(self.crew)} of {self.options.actors}"
-                self.screen.say(f"{message}; the run goes on with {left} actors")
+                self.screen.say(f"{message}; {left} actors are left")
             else:
                 self.meter.add_episode(message.total_reward, message.epsilon)
 
