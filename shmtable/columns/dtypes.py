@@ -13,7 +13,7 @@ from shmtable.errors import SpecError
 TorchDType = torch.dtype  # in DType's body, ``torch`` is a field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DType:
     """The type of a column's elements, in the three forms the package needs.
 
@@ -39,7 +39,7 @@ class DType:
         """Bytes per element."""
         return self.numpy.itemsize
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.name
 
 
