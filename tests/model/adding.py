@@ -200,12 +200,9 @@ class Add(Operation):
     def _commit(self, view: View, process: Process) -> Move:
         table, words, slot = view.table, view.words, process.slot
         name = f"P{view.me} commits {self.identity}"
-        ours = (
-            words[at.STATE + slot] == WRITING
-            and words[at.GENERATION + slot] == process.generation
-            and words[at.OWNER + slot] == view.owner
-        )
-        if table.rules.commit_checks_slot and not ours:
+        same = words[at.GENERATION + slot] == process.generation
+        ours = words[at.STATE + slot] == WRITING and words[at.OWNER + slot] == view.owner
+        if not ours or (table.rules.commit_checks_generation and not same):
             return Move(f"{name}: lost", self.done(process))
         section = table.open(words)
         known = words[at.MAP + self.identity] if table.rules.replace_looks_again else process.old

@@ -133,8 +133,11 @@ class Table:
         return out
 
     def settle(self, section: Section) -> None:
-        for index, value in enumerate(self.derived(section.words)):
-            section.put(at.DERIVED + index, value)
+        wanted = self.derived(section.words)
+        found = section.words[at.DERIVED : at.DERIVED_END]
+        for index, (old, new) in enumerate(zip(found, wanted, strict=True)):
+            if old != new:
+                section.put(at.DERIVED + index, new)
 
     # Recovery.
 

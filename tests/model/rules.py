@@ -24,7 +24,7 @@ class Rules:
     fields_before_live: bool = True  # the strategies' fields, and all else not derived
     total_after_live: bool = True  # the table's step total, which limiters read
     commit_is_one_store: bool = True  # not a vector store of fields and state together
-    commit_checks_slot: bool = True  # generation, WRITING, owner
+    commit_checks_generation: bool = True  # and, always, WRITING and owner
     commit_checks_identity: bool = True  # a restore may have published it meanwhile
     reclaim_needs_proof: bool = True  # the kernel's, not a time-out's
     map_has_writing: bool = True

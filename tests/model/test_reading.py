@@ -1,0 +1,136 @@
+"""Validated reads beside `update`, priorities, and limiters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.model.adding import Add, Remove
+from tests.model.machine import Machine
+from tests.model.reading import Read, SetPriority, Update
+from tests.model.rules import PROTOCOL, Bounds
+from tests.model.scenarios import LARGE, broken, holds
+
+BOUNDS = Bounds(slots=2, rows=4, maxlen=4, crashes=1)
+NO_FAULTS = replace(BOUNDS, crashes=0)
+ONE_SLOT = Bounds(slots=1, rows=2, maxlen=2, crashes=1)
+BEFORE = (Add(0, 1),)
+
+
+def short(identity: int, tag: int) -> Add:
+    return Add(identity, tag, length=1)
+
+
+# update: written in place, under the lock, between two versions.
+
+
+def test_update_under_readers() -> None:
+    scripts = ((Update(), Update()), (Read(),), (Read(), Add(1, 2)))
+    bounds = replace(BOUNDS, crashes=2, interrupts=1 if LARGE else 0)
+    holds(Machine("update, update, read, read", *scripts, before=BEFORE, bounds=bounds), 5_000)
+
+
+def test_a_single_increment_before_the_rows_would_do() -> None:
+    """Picking and validating are done under the lock, so nobody ever sees an odd version."""
+    rules = replace(PROTOCOL, version_marks="before")
+    scripts = ((Update(), Update()), (Read(),), (Read(), Add(1, 2)))
+    bounds = replace(BOUNDS, crashes=2)
+    machine = Machine("update, one increment", *scripts, before=BEFORE, rules=rules, bounds=bounds)
+    holds(machine, 5_000)
+
+
+@pytest.mark.parametrize("marks", ["after", "none"])
+def test_found_update_without_a_version_before_the_rows(marks: str) -> None:
+    rules = replace(PROTOCOL, version_marks=marks)
+    machine = Machine(
+        f"BAD: version changes {marks}",
+        (Update(),),
+        (Read(),),
+        before=BEFORE,
+        rules=rules,
+        bounds=ONE_SLOT,
+    )
+    broken(machine, "torn window handed out", "P0 updates slot 0")
+
+
+# Priorities.
+
+
+def test_priorities_of_sequences_that_come_and_go() -> None:
+    scripts = ((SetPriority(), SetPriority()), (Remove(0), short(2, 3)), (SetPriority(),))
+    bounds = Bounds(slots=2, rows=2, maxlen=2, crashes=2 if LARGE else 1)
+    before = (short(0, 1), short(1, 2))
+    holds(Machine("priorities, remove, add", *scripts, before=before, bounds=bounds), 3_000)
+
+
+def test_found_a_priority_for_the_slots_next_sequence() -> None:
+    rules = replace(PROTOCOL, priority_checks_generation=False)
+    scripts = ((SetPriority(),), (Add(1, 2),))
+    machine = Machine(
+        "BAD: stale priorities",
+        *scripts,
+        before=BEFORE,
+        rules=rules,
+        bounds=replace(ONE_SLOT, crashes=0),
+    )
+    broken(machine, "LIVE without its own strategy fields", "P0 sets a priority")
+
+
+# Limiters: at most `lead` steps more than samples, at most `per_step` samples a step.
+
+
+def test_limiter_with_writers_readers_and_kills() -> None:
+    scripts = ((short(0, 1), short(1, 2)), (short(2, 3), Read(count=True)), (Read(count=True),))
+    bounds = replace(BOUNDS, slots=3, lead=1, per_step=1, crashes=3 if LARGE else 2)
+    holds(Machine("limiter, add, add, sample", *scripts, bounds=bounds), 3_000)
+
+
+def test_found_limiter_that_sees_committed_steps_only() -> None:
+    rules = replace(PROTOCOL, limiter_counts_writing=False)
+    machine = Machine(
+        "BAD: limiter does not count WRITING",
+        (Add(0, 1),),
+        (Add(1, 2),),
+        rules=rules,
+        bounds=replace(NO_FAULTS, lead=2),
+    )
+    broken(machine, "the limiter let 4 steps in, 2 ahead allowed")
+
+
+def test_found_limiter_whose_writing_part_is_not_derived() -> None:
+    rules = replace(PROTOCOL, writing_is_derived=False)
+    machine = Machine(
+        "BAD: a dead writer keeps its share",
+        (Add(0, 1),),
+        (Add(1, 2),),
+        rules=rules,
+        bounds=replace(BOUNDS, lead=2),
+    )
+    broken(machine, "2 steps count as being written, it is 0", "is KILLED")
+
+
+def test_found_limiter_that_admits_samples_when_they_are_picked() -> None:
+    """Between pick and count any number of readers see the same gap."""
+    rules = replace(PROTOCOL, samples_admitted_at_validation=False)
+    scripts = ((Read(count=True),), (Read(count=True),))
+    machine = Machine(
+        "BAD: samples admitted at pick",
+        *scripts,
+        before=(short(0, 1),),
+        rules=rules,
+        bounds=replace(NO_FAULTS, per_step=1),
+    )
+    broken(machine, "the limiter let 2 samples out of 1 steps", "P0 validates", "P1 validates")
+
+
+def test_found_step_total_raised_before_live() -> None:
+    rules = replace(PROTOCOL, total_after_live=False)
+    machine = Machine("BAD: step total, then LIVE", (Add(0, 1),), rules=rules, bounds=ONE_SLOT)
+    broken(machine, "step total 2, but 0 steps were committed", "P0 commits 0, after")
+
+
+def test_found_step_total_recovered_from_slots_never_committed() -> None:
+    rules = replace(PROTOCOL, steps_of_committed_only=False)
+    machine = Machine("BAD: step total from every slot", (Add(0, 1),), rules=rules, bounds=ONE_SLOT)
+    broken(machine, "step total 2, but 0 steps were committed", "P0 commits 0, after")
