@@ -34,7 +34,7 @@ def to_array(column: Column, value: Any) -> tuple[Array, DType | None]:
     Raises:
         SequenceError: it is not a regular array of numbers.
     """
-    if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
         try:
             value = torch.stack([torch.as_tensor(item) for item in value])
         except (RuntimeError, TypeError, ValueError) as error:
@@ -81,13 +81,14 @@ def cast(column: Column, array: Array, bits_of: DType | None) -> Array:
 
 
 def _from_tensor(column: Column, value: Tensor) -> tuple[Array, DType | None]:
-    value = value.detach().cpu().resolve_conj().resolve_neg()
     foreign = _FOREIGN.get(value.dtype)
     if foreign is None:
         try:
-            return value.numpy(), None
+            # Forced: of any device, with a gradient, conjugated or negated lazily.
+            return value.numpy(force=True), None
         except (TypeError, RuntimeError):
             _refuse_dtype(column, value.dtype)
+    value = value.detach().cpu()
     if foreign == column.dtype:
         return _bits(value, foreign), foreign
     return value.float().numpy(), None  # float32 holds every such number exactly
@@ -115,11 +116,13 @@ def _checked_astype(
     column: Column, array: Array, dtype: np.dtype[Any], copy: bool = False
 ) -> Array:
     """``astype`` that refuses finite values turning infinite."""
-    with np.errstate(over="ignore"):
+    if dtype.kind not in "fc" or np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype, copy=copy)
+    with np.errstate(over="ignore"):  # told by what comes out, in words of our own
         result = array.astype(dtype, copy=copy)
-    # int64 to float16 and float64 to float32 can overflow; bool and widening casts cannot.
-    if dtype.kind in "fc" and not np.can_cast(array.dtype, dtype, "safe"):
-        lost = ~np.isfinite(result) & np.isfinite(array)
+    finite = np.isfinite(result)
+    if not finite.all():
+        lost = np.isfinite(array) & ~finite
         if lost.any():
             _refuse_range(column, array[lost].flat[0], array.dtype)
     return result

@@ -95,8 +95,12 @@ class Converter:
             raise
         if len(sequence) != self._key_count:
             self._check_names(sequence)
-        length = len(rows[self._key_index]) - self._key_ahead
         limit = self.maxlen if maxlen is None else maxlen
+        return self._measured(rows, tags, limit)
+
+    def _measured(self, rows: list[Array], tags: list[Array], limit: int) -> Prepared:
+        """Check that the columns' rows make up one sequence."""
+        length = len(rows[self._key_index]) - self._key_ahead
         if not 0 < length <= limit:
             self._refuse_length(length, limit)
         span = extra = 0
