@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import shmtable
 
 project = "shmtable"
@@ -26,3 +29,18 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = f"shmtable {release}"
 html_show_sphinx = False
+
+
+def _shapes_as_code(
+    app: Any, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings write shapes as [B, *shape]; to the markup, a star begins emphasis."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)
+        parts[::2] = [re.sub(r"\[[^][`]*\*[^][`]*\]", r"``\g<0>``", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _shapes_as_code)

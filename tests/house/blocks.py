@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,8 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+|~~~+)(?P<info>.*)$")
 _NAMED = re.compile(r"^# (?P<name>[a-z_]+\.py)\b")
 #: Blocks that are read and not run. Anything else is refused, so that no code hides by its label.
 SHOWN_ONLY = {"", "text", "console", "mermaid", "bibtex"}
+# Python 3.12 and later warn about every fork of a process with threads, which torch has.
+_FORK_WARNING = "ignore:This process:DeprecationWarning"
 _DIRECTIVE = re.compile(r"^\{[a-z:-]+\}")
 
 
@@ -70,18 +74,29 @@ def run(program: Program, folder: Path, timeout_s: float = 180.0) -> str:
     path.write_text("\n".join(program.lines) + "\n")
     root = Path(__file__).parents[2]
     search = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", path.name],
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-W", _FORK_WARNING, path.name],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    if done.returncode:
+    output = ""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+        ended = f"ended with {process.returncode}"
+    except subprocess.TimeoutExpired:
+        ended = f"did not end within {timeout_s:g} s"
+    finally:
+        # Its children too, which would outlive it: the group is its own.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        output = output or process.communicate()[0]
         raise AssertionError(
-            f"{program.page} (program {program.name}, same line numbers) "
-            f"ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            f"{program.page} (program {program.name}, same line numbers) {ended}:\n{output}"
         )
-    return done.stdout
+    return output

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-_DIRECTIVE = re.compile(r"auto(?:class|exception|function|data|decorator)::? +shmtable\.(\w+)")
+_DIRECTIVE = re.compile(
+    r"auto(?:class|exception|function|data|decorator)::? +shmtable\.(\w+)$", re.MULTILINE
+)
 
 
 def unsorted_names(module: ModuleType) -> list[str]:

@@ -35,6 +35,13 @@ def test_shown_code_that_fails_is_reported_at_its_line(tmp_path: Path) -> None:
         run(program, tmp_path)
 
 
+def test_shown_code_that_hangs_is_ended_and_reported(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nimport signal\nprint('here', flush=True)\nsignal.pause()\n```\n")
+    with pytest.raises(AssertionError, match=r"did not end within 2 s:\nhere"):
+        run(programs(page)[0], tmp_path, timeout_s=2)
+
+
 def test_a_warning_in_shown_code_is_a_failure(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nimport warnings\nwarnings.warn('old', DeprecationWarning)\n```\n")
