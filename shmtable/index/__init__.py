@@ -7,7 +7,9 @@ from shmtable.index.attachments import Attachment, Attachments
 from shmtable.index.believe import refuse_impossible
 from shmtable.index.check import findings_locked
 from shmtable.index.layout import Extra, Layout
-from shmtable.index.manager import Blocked, Growth, Index, Request, Reservation
+from shmtable.index.manager import Index
+from shmtable.index.owners import Reservation
+from shmtable.index.plan import Blocked, Growth, Request
 from shmtable.index.view import IndexView
 
 __all__ = [

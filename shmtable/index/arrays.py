@@ -44,6 +44,11 @@ class Arrays:
         region = self._layout.regions[name]
         return self._bytes[region.offset : region.offset + region.bytes].view(dtype)
 
+    def in_state(self, *states: int) -> Int64Array:
+        """int64 [n], the slots in one of these states, ascending."""
+        found = self.slots[: self.words[f.SLOT_HIGH], f.STATE]
+        return np.flatnonzero(np.isin(found, states))
+
 
 def _words(array: npt.NDArray[Any]) -> memoryview:
     return array.data

@@ -17,18 +17,19 @@ def findings_locked(index: Index) -> list[Finding]:
     high = index.words[f.SLOT_HIGH]
     states = index.arrays.slots[:high, f.STATE]
     found = []
-    unknown = np.flatnonzero(~np.isin(states, (f.FREE, f.WRITING, f.LIVE)))
+    unknown = np.flatnonzero(~np.isin(states, (f.FREE, f.WRITING, f.LIVE, f.LOADED)))
     found += [Finding("state is known", f"slot {s} has state {states[s]}") for s in unknown]
     if states[0] != f.FREE:
         found.append(Finding("slot 0 is never given out", f"its state is {states[0]}"))
     live = np.flatnonzero(states == f.LIVE)
     writing = np.flatnonzero(states == f.WRITING)
-    occupied = np.concatenate([live, writing])
+    named = np.concatenate([live, writing])
+    occupied = np.concatenate([named, np.flatnonzero(states == f.LOADED)])
     found += _truth(index, live, occupied)
-    found += _counts(index, live, writing)
+    found += _counts(index, live, writing, len(occupied))
     found += _extents(index, occupied)
     found += _lists(index, live)
-    found += _identities(index, occupied)
+    found += _identities(index, named)
     found += _rows(index, live)
     return found
 
@@ -67,14 +68,16 @@ def _truth(index: Index, live: Int64Array, occupied: Int64Array) -> Iterator[Fin
         yield Finding("identities are unique", f"{len(live)} sequences")
 
 
-def _counts(index: Index, live: Int64Array, writing: Int64Array) -> Iterator[Finding]:
+def _counts(
+    index: Index, live: Int64Array, writing: Int64Array, occupied: int
+) -> Iterator[Finding]:
     slots, words = index.arrays.slots, index.words
     expected = {
         "live count": (f.LIVE_COUNT, len(live)),
         "live steps": (f.LIVE_STEPS, int(slots[live, f.LENGTH].sum())),
         "writing count": (f.WRITING_COUNT, len(writing)),
         "writing steps": (f.WRITING_STEPS, int(slots[writing, f.LENGTH].sum())),
-        "free count": (f.FREE_COUNT, words[f.SLOT_HIGH] - 1 - len(live) - len(writing)),
+        "free count": (f.FREE_COUNT, words[f.SLOT_HIGH] - 1 - occupied),
     }
     for name, (word, count) in expected.items():
         if words[word] != count:

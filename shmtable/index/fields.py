@@ -11,6 +11,7 @@ from __future__ import annotations
 FREE = 0
 WRITING = 1
 LIVE = 2
+LOADED = 3  # read from a file, not published yet
 
 # ``slots``: int64 [slot, 8], one cache line each. Everything a sampler needs to know of a slot.
 SLOT_WORDS = 8
@@ -30,6 +31,7 @@ OWNER_ATTACHMENT = 2
 EXTRA = 3  # bit i: stored column i brought one row more than LENGTH
 TIMES_SAMPLED = 4  # advisory
 STEPS_AT = 5  # transitions committed to the table up to and including this sequence
+PUBLISH_AT = 6  # LOADED only: it becomes LIVE when LIVE_FROM gets this value; -1 for none
 
 # ``links``: int64 [slot, 8], all derived.
 LINK_WORDS = 8

@@ -18,67 +18,19 @@ Every method whose name ends in ``_locked`` needs the table lock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
-from typing import NamedTuple
-
-import numpy as np
 
 from shmtable.errors import DuplicateIdentityError, SlotLostError
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
 from shmtable.index.identities import Identities
-from shmtable.index.layout import bucket_count, row_limit
-from shmtable.index.owners import Reservations, owner_is_gone
+from shmtable.index.loading import publish_locked
+from shmtable.index.owners import Reservation, Reservations, owner_is_gone
+from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
 from shmtable.shm.header import DIRTY
-from shmtable.types import Int64Array
-
-
-class Reservation(NamedTuple):
-    """A WRITING slot of this process: the rows are ours to fill.
-
-    ``replaces`` is the live slot that goes when this one is committed, with its generation; 0
-    for none.
-    """
-
-    slot: int
-    generation: int
-    start: int
-    length: int
-    replaces: int
-    replaced_generation: int
-
-
-class Growth(NamedTuple):
-    """What has to be reserved from the system before the request can be served."""
-
-    rows: int
-    slots: int
-    buckets: int
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """The request must wait: what is in the way is being written by others."""
-
-    reason: str
-
-
-class Request(NamedTuple):
-    """A sequence that wants room. ``extra``: bit i set, stored column i has one row more."""
-
-    identity: int
-    length: int
-    span: int
-    extra: int
-    replace: bool
-
-
-# The ejector, bound to its random generator: transitions to free -> live slots that free them.
-Victims = Callable[[int], Int64Array]
 
 
 class Index:
@@ -108,7 +60,7 @@ class Index:
         self.extents = Extents(arrays.slot_words, arrays.link_words, arrays.bin_words)
         self.identities = Identities(arrays.words, arrays.slot_words, arrays.bucket_words)
         self.reservations = Reservations()
-        self._extra_rows = extra_rows
+        self.plan = Planner(arrays, self.extents, extra_rows)
         self.ring = ring
         self._track = track
         self._forget = forget
@@ -136,93 +88,67 @@ class Index:
             raise _duplicate(request.identity, bool(live))
         if writing:
             return Blocked(f"identity {request.identity} is being written by another process")
-        leaving = self._plan_locked(request, live, victims)
+        leaving = self.plan.leaving_locked(request, live, victims)
         if isinstance(leaving, Blocked):
             return leaving
-        growth = self._growth_locked(request.span, leaving)
+        growth = self.plan.growth_locked(request.span, leaving)
         if growth is not None:
             return growth
         return self._store_reservation_locked(request, live, leaving, caller)
 
-    def _plan_locked(self, request: Request, old: int, victims: Victims) -> list[int] | Blocked:
-        """Choose who must go for the request to fit. ``old`` is kept: it is to be replaced."""
-        words = self.words
-        old_steps = self.arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
-        need = words[f.LIVE_STEPS] + words[f.WRITING_STEPS] + request.length
-        need -= old_steps + words[f.MAXLEN]
-        sequences = words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + (0 if old else 1)
-        full = sequences > words[f.MAX_SEQUENCES]
-        if need <= 0 and not full and self._locate_locked(request.span) >= 0:
-            return []
-        available = words[f.LIVE_STEPS] - old_steps
-        blocked = Blocked("the room left is taken by sequences that others are writing")
-        wanted = max(need, 1 if full else 0)
-        while True:
-            if wanted > available or (full and not available):
-                return blocked
-            leaving = self._ask_locked(victims, wanted, old, old_steps) if wanted else []
-            if self._locate_locked(request.span) >= 0 or (
-                self.extents.widest_locked(np.array(leaving), self._occupied(), self._row_limit())
-                >= request.span
-            ):
-                return leaving
-            if wanted == available:
-                return blocked
-            # Free rows enough, but nowhere in one piece: only more ejections can help.
-            wanted = min(2 * max(wanted, request.span), available)
+    def load_locked(self, request: Request, caller: FrameType) -> Reservation | Growth | Blocked:
+        """Give a sequence of a file a slot and rows, beside all there is, until ``publish_locked``.
 
-    def _ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
-        """The ejector's choice without ``old``, checked: a user may have written it."""
-        slots = self.arrays.slot_words
-        chosen: list[int] = victims(wanted).tolist()
-        freed = 0
-        if old in chosen:
-            chosen = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]
-        for slot in chosen:
-            if slots[slot * f.SLOT_WORDS + f.STATE] != f.LIVE:
-                raise RuntimeError(f"the ejector chose slot {slot}, which is not live")
-            freed += slots[slot * f.SLOT_WORDS + f.LENGTH]
-        if freed < wanted or len(set(chosen)) != len(chosen):
-            raise RuntimeError(
-                f"the ejector freed {freed} transitions in {len(chosen)} slots, {wanted} were "
-                "asked for: it must return distinct live slots that free at least as many"
-            )
-        return chosen
+        It counts towards no limit and has no entry in the identity map yet.
+        """
+        if self.plan.locate_locked(request.span) < 0:
+            return Blocked("no gap is wide enough")
+        growth = self.plan.growth_locked(request.span, [])
+        if growth is not None:
+            return growth
+        self.words[DIRTY] = 1
+        reservation = self._take_slot_locked(request, f.LOADED, 0, caller)
+        self.words[DIRTY] = 0
+        return reservation
 
-    def _growth_locked(self, span: int, leaving: list[int]) -> Growth | None:
-        words = self.words
-        node = self._locate_locked(span)
-        # Where only the ejections make room, any row below the limit may be the place.
-        rows = self._row_limit() if node < 0 else self.extents.end_locked(node) + span
-        slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
-        buckets = bucket_count(words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + 1)
-        if (
-            rows <= words[f.RESERVED_ROWS]
-            and slots <= words[f.RESERVED_SLOTS]
-            and buckets <= words[f.BUCKETS]
-        ):
-            return None
-        return Growth(rows, slots, buckets)
+    def publish_locked(self, slots: list[int]) -> None:
+        """Put loaded sequences in the place of all live ones, at once, in this order."""
+        publish_locked(self, slots)
+        for slot in slots:
+            self.reservations.close(slot)
 
     def _store_reservation_locked(
         self, request: Request, old: int, leaving: list[int], caller: FrameType
     ) -> Reservation:
-        words, slots = self.words, self.arrays.slot_words
-        owner = process.current()
+        words = self.words
         words[DIRTY] = 1
         if leaving:
             words[f.SATURATED] = 1
         for slot in leaving:
             self._leave_locked(slot)
+        reservation = self._take_slot_locked(request, f.WRITING, old, caller)
+        self.identities.insert_locked(request.identity, reservation.slot)
+        words[f.WRITING_COUNT] += 1
+        words[f.WRITING_STEPS] += request.length
+        self.ring()
+        words[DIRTY] = 0
+        return reservation
+
+    def _take_slot_locked(
+        self, request: Request, state: int, old: int, caller: FrameType
+    ) -> Reservation:
+        """FREE to WRITING or LOADED. DIRTY is set."""
+        words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
+        owner = process.current()
         slot = self._free_slot_locked()
         # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
         node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
         start = self.extents.end_locked(node)
         base = slot * f.SLOT_WORDS
-        notes = self.arrays.note_words
         notes[base + f.OWNER_PID] = owner.pid
         notes[base + f.OWNER_START] = owner.start
         notes[base + f.EXTRA] = request.extra
+        notes[base + f.PUBLISH_AT] = -1
         slots[base + f.IDENTITY] = request.identity
         slots[base + f.START] = start
         slots[base + f.LENGTH] = request.length
@@ -231,25 +157,28 @@ class Index:
             words[f.LONGEST] = request.length
         generation = slots[base + f.GENERATION]
         self.reservations.open(slot, generation, caller)
-        slots[base + f.STATE] = f.WRITING  # the commit point
+        slots[base + f.STATE] = state  # the commit point
         self.extents.place_locked(node, slot, request.span)
-        self.identities.insert_locked(request.identity, slot)
-        words[f.WRITING_COUNT] += 1
-        words[f.WRITING_STEPS] += request.length
         if start + request.span > words[f.ROW_HIGH]:
             words[f.ROW_HIGH] = start + request.span
-        self.ring()
-        words[DIRTY] = 0
-        old_generation = slots[old * f.SLOT_WORDS + f.GENERATION]
-        return Reservation(slot, generation, start, request.length, old, old_generation)
+        return Reservation(
+            slot=slot,
+            generation=generation,
+            start=start,
+            length=request.length,
+            replaces=old,
+            replaced_generation=slots[old * f.SLOT_WORDS + f.GENERATION],
+            live_from=words[f.LIVE_FROM],
+        )
 
     # -- commit and abort ------------------------------------------------------------------
 
-    def commit_locked(self, reservation: Reservation) -> None:
+    def commit_locked(self, reservation: Reservation, replace: bool = False) -> None:
         """Make a written sequence live; what it replaces goes afterwards.
 
         Raises:
             SlotLostError: the reservation was taken away (its owner was believed dead).
+            DuplicateIdentityError: the table was restored meanwhile, with this identity in it.
         """
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
         slot = reservation.slot
@@ -262,6 +191,9 @@ class Index:
                 slot=slot,
             )
         start, length = slots[base + f.START], slots[base + f.LENGTH]
+        old, old_generation = reservation.replaces, reservation.replaced_generation
+        if words[f.LIVE_FROM] != reservation.live_from:
+            old, old_generation = self._replaced_since_locked(slot, replace)
         words[DIRTY] = 1
         order = words[f.NEXT_ORDER]
         words[f.NEXT_ORDER] = order + 1
@@ -276,11 +208,19 @@ class Index:
         words[f.WRITING_COUNT] -= 1
         words[f.WRITING_STEPS] -= length
         self._enter_live_locked(slot, length)
-        old = reservation.replaces
-        if old and self._is_live(old, reservation.replaced_generation):
+        if old and self._is_live(old, old_generation):
             self._leave_locked(old)
         self.ring()
         words[DIRTY] = 0
+
+    def _replaced_since_locked(self, slot: int, replace: bool) -> tuple[int, int]:
+        """The live slot of the same identity, with its generation, that a restored file brought."""
+        slots = self.arrays.slot_words
+        identity = slots[slot * f.SLOT_WORDS + f.IDENTITY]
+        live, _ = self.identities.find_locked(identity)
+        if live and not replace:
+            raise _duplicate(identity, True)
+        return live, slots[live * f.SLOT_WORDS + f.GENERATION]
 
     def abort_of_locked(self, caller: FrameType) -> None:
         """Give back what a call has reserved and not committed."""
@@ -298,7 +238,7 @@ class Index:
             self.reservations.close(slot)
 
     def reclaim_locked(self, slots: list[int]) -> None:
-        """Free WRITING slots: of the dead, or our own abandoned ones."""
+        """Free WRITING or LOADED slots: of the dead, or our own abandoned ones."""
         self.words[DIRTY] = 1
         for slot in slots:
             self._leave_locked(slot)
@@ -306,8 +246,12 @@ class Index:
         self.words[DIRTY] = 0
 
     def sweep_locked(self) -> int:
-        """Take back what dead processes have left WRITING; returns how many slots."""
-        gone = [slot for slot in self._writing().tolist() if owner_is_gone(self.arrays, slot)]
+        """Take back what dead processes have left unfinished; returns how many slots."""
+        gone = [
+            slot
+            for slot in self.arrays.in_state(f.WRITING, f.LOADED).tolist()
+            if owner_is_gone(self.arrays, slot)
+        ]
         if gone:
             self.reclaim_locked(gone)
         return len(gone)
@@ -350,7 +294,7 @@ class Index:
     def grow_buckets_locked(self, buckets: int) -> None:
         """Spread the identity map over ``buckets``, reserved before."""
         self.words[DIRTY] = 1
-        self.identities.rebuild_locked(self._occupied(), buckets)
+        self.identities.rebuild_locked(self.arrays.in_state(f.WRITING, f.LIVE), buckets)
         self.words[DIRTY] = 0
 
     def rebuild_locked(self, *, alone: bool = False) -> None:
@@ -364,20 +308,21 @@ class Index:
     # -- pieces ----------------------------------------------------------------------------
 
     def _leave_locked(self, slot: int) -> None:
-        """LIVE or WRITING to FREE, and what follows from it. DIRTY is set."""
+        """LIVE, WRITING or LOADED to FREE, and what follows from it. DIRTY is set."""
         words, slots = self.words, self.arrays.slot_words
         base = slot * f.SLOT_WORDS
-        was_live = slots[base + f.STATE] == f.LIVE
+        state = slots[base + f.STATE]
         length = slots[base + f.LENGTH]
         slots[base + f.GENERATION] += 1
         slots[base + f.STATE] = f.FREE  # the commit point
-        self.identities.remove_locked(slots[base + f.IDENTITY], slot)
         self.extents.release_locked(slot, slots[base + f.SPAN])
-        if was_live:
+        if state != f.LOADED:
+            self.identities.remove_locked(slots[base + f.IDENTITY], slot)
+        if state == f.LIVE:
             self._forget(slot, slots[base + f.START], length)
             self._leave_live_locked(slot, length)
             words[f.REMOVED] += 1
-        else:
+        elif state == f.WRITING:
             words[f.WRITING_COUNT] -= 1
             words[f.WRITING_STEPS] -= length
         count = words[f.FREE_COUNT]
@@ -422,18 +367,11 @@ class Index:
         words[f.SLOT_HIGH] = slot + 1
         return slot
 
-    def _locate_locked(self, span: int) -> int:
-        return self.extents.locate_locked(span, self._row_limit())
-
-    def _row_limit(self) -> int:
-        words = self.words
-        return row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)
-
     def _is_ours(self, slot: int, generation: int) -> bool:
         base = slot * f.SLOT_WORDS
         slots, notes, owner = self.arrays.slot_words, self.arrays.note_words, process.current()
         return bool(
-            slots[base + f.STATE] == f.WRITING
+            slots[base + f.STATE] in (f.WRITING, f.LOADED)
             and slots[base + f.GENERATION] == generation
             and notes[base + f.OWNER_PID] == owner.pid
             and notes[base + f.OWNER_START] == owner.start
@@ -443,12 +381,6 @@ class Index:
         base = slot * f.SLOT_WORDS
         slots = self.arrays.slot_words
         return bool(slots[base + f.STATE] == f.LIVE and slots[base + f.GENERATION] == generation)
-
-    def _occupied(self) -> Int64Array:
-        return np.flatnonzero(self.arrays.slots[: self.words[f.SLOT_HIGH], f.STATE] != f.FREE)
-
-    def _writing(self) -> Int64Array:
-        return np.flatnonzero(self.arrays.slots[: self.words[f.SLOT_HIGH], f.STATE] == f.WRITING)
 
 
 def _duplicate(identity: int, live: bool) -> DuplicateIdentityError:

@@ -5,10 +5,27 @@ from __future__ import annotations
 import sys
 import threading
 from types import FrameType
+from typing import NamedTuple
 
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.shm import process
+
+
+class Reservation(NamedTuple):
+    """A WRITING (or LOADED) slot of this process: the rows are ours to fill.
+
+    ``replaces`` is the live slot that goes when this one is committed, with its generation; 0
+    for none. ``live_from`` is the counter's value when it was reserved.
+    """
+
+    slot: int
+    generation: int
+    start: int
+    length: int
+    replaces: int
+    replaced_generation: int
+    live_from: int
 
 
 def owner_is_gone(arrays: Arrays, slot: int) -> bool:

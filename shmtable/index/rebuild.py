@@ -31,7 +31,8 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
     states = arrays.slots[: words[f.SLOT_HIGH], f.STATE]
     live = np.flatnonzero(states == f.LIVE)
     writing = np.flatnonzero(states == f.WRITING)
-    occupied = np.concatenate([live, writing])
+    named = np.concatenate([live, writing])
+    occupied = np.flatnonzero(states != f.FREE)
     _count_locked(index, live, writing)
     _link_by_order_locked(index, live)
     free = np.flatnonzero(states[1:] == f.FREE) + 1
@@ -41,7 +42,7 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
     words[f.ROW_HIGH] = int(ends.max(initial=0))
     index.extents.rebuild_locked(occupied)
     # A map that was being enlarged when its writer died may have either size.
-    index.identities.rebuild_locked(occupied, max(words[f.BUCKETS], bucket_count(len(occupied))))
+    index.identities.rebuild_locked(named, max(words[f.BUCKETS], bucket_count(len(named))))
     rebuild_strategies()
     index.ring()
     words[DIRTY] = 0
@@ -51,8 +52,9 @@ def _settle_locked(index: Index, alone: bool) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
     _free(slots, _impossible(slots, words[f.RESERVED_ROWS]))
+    _finish_publishing(index, slots)
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
-    writing = np.flatnonzero(slots[:, f.STATE] == f.WRITING)
+    writing = np.flatnonzero(np.isin(slots[:, f.STATE], (f.WRITING, f.LOADED)))
     dead = [s for s in writing.tolist() if alone or owner_is_gone(index.arrays, s)]
     live = np.flatnonzero((slots[:, f.STATE] == f.LIVE) & ~cleared)
     _free(slots, np.flatnonzero(cleared))
@@ -70,11 +72,18 @@ def _settle_locked(index: Index, alone: bool) -> None:
     words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
 
 
+def _finish_publishing(index: Index, slots: Int64Array) -> None:
+    """Loaded sequences whose number LIVE_FROM has reached are live."""
+    loaded = np.flatnonzero(slots[:, f.STATE] == f.LOADED)
+    reached = index.arrays.notes[loaded, f.PUBLISH_AT] == index.words[f.LIVE_FROM]
+    slots[loaded[reached], f.STATE] = f.LIVE
+
+
 def _impossible(slots: Int64Array, rows: int) -> Int64Array:
     """Slots that no table's history explains: a damaged file's. They cost their sequence only."""
     states, starts, spans = slots[:, f.STATE], slots[:, f.START], slots[:, f.SPAN]
     lengths = slots[:, f.LENGTH]
-    sound = np.isin(states, (f.WRITING, f.LIVE)) & (slots[:, f.GENERATION] >= 0)
+    sound = np.isin(states, (f.WRITING, f.LIVE, f.LOADED)) & (slots[:, f.GENERATION] >= 0)
     sound &= (lengths >= 1) & (lengths <= spans) & (spans <= rows)
     sound &= (starts >= 0) & (starts <= rows - spans)
     sound[0] = False

@@ -58,8 +58,8 @@ def add_sequences(
             batch = requests[done : done + _MOST_AT_ONCE]
             reservations = _reserve(core, batch, sys._getframe(), timeout_s)
             for number, reservation in enumerate(reservations, done):
-                _copy(core, reservation, sequences[number])
-            core.guard.run(_commit_locked, core, reservations)
+                copy(core, reservation, sequences[number])
+            core.guard.run(_commit_locked, core, reservations, replace)
             done += len(reservations)
     except BaseException:
         core.guard.run(core.index.abort_of_locked, sys._getframe())
@@ -110,16 +110,17 @@ def _reserve_locked(
     return reservations, None, 0
 
 
-def _copy(core: Core, reservation: Reservation, sequence: Prepared) -> None:
+def copy(core: Core, reservation: Reservation, sequence: Prepared) -> None:
+    """Fill the rows of a reservation; the lock is not held."""
     start = reservation.start
     # The rows are ours, and so is what the row map says of them.
     core.arrays.row_slot[start : start + sequence.length] = reservation.slot
     core.storage.write(start, reservation.slot, sequence)
 
 
-def _commit_locked(core: Core, reservations: list[Reservation]) -> None:
+def _commit_locked(core: Core, reservations: list[Reservation], replace: bool) -> None:
     for reservation in reservations:
-        core.index.commit_locked(reservation)
+        core.index.commit_locked(reservation, replace)
         core.attachments.added(reservation.length)
 
 

@@ -1,0 +1,39 @@
+"""A file's content takes the place of the table's: for everybody at once, or not at all.
+
+The new sequences wait in LOADED slots beside the live ones. Publishing stores into each of them
+its order and the number that LIVE_FROM is about to get, and then LIVE_FROM itself: that store is
+the commit point. From there on the old sequences count as gone and the new ones as live, and
+``rebuild`` carries that out, whether it runs here or after a crash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shmtable.index import fields as f
+from shmtable.shm.header import DIRTY
+
+if TYPE_CHECKING:
+    from shmtable.index.manager import Index
+
+
+def publish_locked(index: Index, slots: list[int]) -> None:
+    """Make exactly these loaded slots the live ones, ordered as given."""
+    words, arrays = index.words, index.arrays
+    places = np.array(slots, np.int64)
+    words[DIRTY] = 1
+    words[f.SATURATED] = 0
+    words[f.REMOVED] += words[f.LIVE_COUNT]
+    # One more than the next order, so that it differs from every value LIVE_FROM has had.
+    first = words[f.NEXT_ORDER] + 1
+    words[f.NEXT_ORDER] = first + len(slots)
+    steps = np.cumsum(arrays.slots[places, f.LENGTH]) + words[f.STEP_TOTAL]
+    words[f.STEP_TOTAL] = int(steps[-1]) if len(steps) else words[f.STEP_TOTAL]
+    arrays.slots[places, f.ORDER] = np.arange(first, first + len(slots))
+    arrays.slots[places, f.VERSION] = 0
+    arrays.notes[places, f.STEPS_AT] = steps
+    arrays.notes[places, f.PUBLISH_AT] = first
+    words[f.LIVE_FROM] = first  # the commit point
+    index.rebuild_locked()

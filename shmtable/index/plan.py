@@ -1,0 +1,132 @@
+"""What a request for room needs: decided before the first store, so a refusal costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from shmtable.index import fields as f
+from shmtable.index.arrays import Arrays
+from shmtable.index.extents import Extents
+from shmtable.index.layout import bucket_count, row_limit
+from shmtable.types import Int64Array
+
+
+class Growth(NamedTuple):
+    """What has to be reserved from the system before the request can be served."""
+
+    rows: int
+    slots: int
+    buckets: int
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """The request must wait: what is in the way is being written by others."""
+
+    reason: str
+
+
+class Request(NamedTuple):
+    """A sequence that wants room. ``extra``: bit i set, stored column i has one row more."""
+
+    identity: int
+    length: int
+    span: int
+    extra: int
+    replace: bool
+
+
+# The ejector, bound to its random generator: transitions to free -> live slots that free them.
+Victims = Callable[[int], Int64Array]
+
+
+class Planner:
+    """Decides who must go and what must be reserved. Changes nothing; needs the table lock.
+
+    Args:
+        arrays: this process's views of the index.
+        extents: where rows are free.
+        extra_rows: rows a sequence may have beyond its transitions.
+    """
+
+    def __init__(self, arrays: Arrays, extents: Extents, extra_rows: int) -> None:
+        self._arrays = arrays
+        self._extents = extents
+        self._extra_rows = extra_rows
+
+    def leaving_locked(self, request: Request, old: int, victims: Victims) -> list[int] | Blocked:
+        """Choose who must go for the request to fit. ``old`` is kept: it is to be replaced."""
+        words = self._arrays.words
+        old_steps = self._arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
+        need = words[f.LIVE_STEPS] + words[f.WRITING_STEPS] + request.length
+        need -= old_steps + words[f.MAXLEN]
+        sequences = words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + (0 if old else 1)
+        full = sequences > words[f.MAX_SEQUENCES]
+        if need <= 0 and not full and self.locate_locked(request.span) >= 0:
+            return []
+        available = words[f.LIVE_STEPS] - old_steps
+        blocked = Blocked("the room left is taken by sequences that others are writing")
+        wanted = max(need, 1 if full else 0)
+        while True:
+            if wanted > available or (full and not available):
+                return blocked
+            leaving = self._ask_locked(victims, wanted, old, old_steps) if wanted else []
+            if self.locate_locked(request.span) >= 0 or (
+                self._extents.widest_locked(
+                    np.array(leaving, np.int64),
+                    self._arrays.in_state(f.WRITING, f.LIVE, f.LOADED),
+                    self.row_limit(),
+                )
+                >= request.span
+            ):
+                return leaving
+            if wanted == available:
+                return blocked
+            # Free rows enough, but nowhere in one piece: only more ejections can help.
+            wanted = min(2 * max(wanted, request.span), available)
+
+    def _ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
+        """The ejector's choice without ``old``, checked: a user may have written it."""
+        slots = self._arrays.slot_words
+        chosen: list[int] = victims(wanted).tolist()
+        freed = 0
+        if old in chosen:
+            chosen = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]
+        for slot in chosen:
+            if slots[slot * f.SLOT_WORDS + f.STATE] != f.LIVE:
+                raise RuntimeError(f"the ejector chose slot {slot}, which is not live")
+            freed += slots[slot * f.SLOT_WORDS + f.LENGTH]
+        if freed < wanted or len(set(chosen)) != len(chosen):
+            raise RuntimeError(
+                f"the ejector freed {freed} transitions in {len(chosen)} slots, {wanted} were "
+                "asked for: it must return distinct live slots that free at least as many"
+            )
+        return chosen
+
+    def growth_locked(self, span: int, leaving: list[int]) -> Growth | None:
+        words = self._arrays.words
+        node = self.locate_locked(span)
+        # Where only the ejections make room, any row below the limit may be the place.
+        rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
+        slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
+        buckets = bucket_count(words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + 1)
+        if (
+            rows <= words[f.RESERVED_ROWS]
+            and slots <= words[f.RESERVED_SLOTS]
+            and buckets <= words[f.BUCKETS]
+        ):
+            return None
+        return Growth(rows, slots, buckets)
+
+    def locate_locked(self, span: int) -> int:
+        """The slot behind which ``span`` rows are free; -1 for nowhere."""
+        return self._extents.locate_locked(span, self.row_limit())
+
+    def row_limit(self) -> int:
+        """Rows that may be used at all."""
+        words = self._arrays.words
+        return row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)

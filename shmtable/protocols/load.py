@@ -1,0 +1,84 @@
+"""Restoring: a file's sequences take the place of the table's.
+
+1. For each sequence: under the lock, a slot and rows, state LOADED; then, holding nothing, the
+   copy. The table goes on as it is: nobody sees what is being loaded.
+2. Under the lock: one store makes all of them live and all others gone.
+
+A process that dies in 1 leaves LOADED slots, taken back like those of a dead writer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from types import FrameType
+
+import numpy as np
+
+from shmtable.columns import Prepared
+from shmtable.errors import CapacityError
+from shmtable.index import Blocked, Growth, Request, Reservation
+from shmtable.protocols.core import Core
+from shmtable.protocols.write import copy
+from shmtable.types import Int64Array
+
+
+def load(
+    core: Core,
+    sequences: Iterable[tuple[int, Prepared]],
+    *,
+    on_publish: Callable[[Int64Array], None] | None = None,
+) -> int:
+    """Replace the table's content; on any error it stays as it was.
+
+    Args:
+        core: the table.
+        sequences: identity and converted sequence, oldest first; identities are unique, and the
+            transitions together at most ``maxlen``. Read once, one at a time.
+        on_publish: called under the lock before the change becomes real, with the slots in the
+            order given; fills in fields of theirs that the table itself does not know.
+
+    Returns:
+        The number of sequences loaded.
+
+    Raises:
+        CapacityError: the address space does not hold old and new content side by side.
+        SharedMemoryError: neither does the memory.
+    """
+    slots: list[int] = []
+    try:
+        for identity, sequence in sequences:
+            request = Request(identity, sequence.length, sequence.span, sequence.extra, False)
+            reservation = _reserve(core, request, sys._getframe())
+            slots.append(reservation.slot)
+            copy(core, reservation, sequence)
+        core.guard.run(_publish_locked, core, slots, on_publish)
+    except BaseException:
+        core.guard.run(core.index.abort_of_locked, sys._getframe())
+        raise
+    return len(slots)
+
+
+def _reserve(core: Core, request: Request, caller: FrameType) -> Reservation:
+    while True:
+        outcome = core.guard.run(core.index.load_locked, request, caller)
+        if isinstance(outcome, Reservation):
+            return outcome
+        layout = core.layout
+        room = isinstance(outcome, Growth) and (
+            outcome.rows <= layout.capacity_rows and outcome.slots <= layout.capacity_slots
+        )
+        if isinstance(outcome, Blocked) or not room:
+            raise CapacityError(
+                "the address space taken at creation does not hold the table's content and the "
+                "file's side by side; clear() the table first, or make a new one"
+            )
+        core.grow(outcome)
+
+
+def _publish_locked(
+    core: Core, slots: list[int], on_publish: Callable[[Int64Array], None] | None
+) -> None:
+    if on_publish is not None:
+        on_publish(np.array(slots, np.int64))
+    core.index.publish_locked(slots)
