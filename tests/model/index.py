@@ -10,8 +10,10 @@ from tests.model.words import (
     FREE,
     GONE,
     HIGHEST,
+    INDEX,
     LIVE,
     LOADED,
+    STRATEGIES,
     TAKEN,
     WRITING,
     Section,
@@ -22,11 +24,17 @@ Memory = bytes | bytearray
 
 
 class Table:
-    """The rules and bounds, and the index code that depends on them."""
+    """The rules and bounds, and the index code that depends on them.
 
-    def __init__(self, rules: Rules, bounds: Bounds) -> None:
+    ``stranger``: a process that does not know the strategies' classes (a command line). It
+    repairs and changes the index, leaves what is the strategies' alone, and never clears their
+    dirty bit.
+    """
+
+    def __init__(self, rules: Rules, bounds: Bounds, stranger: bool = False) -> None:
         self.rules = rules
         self.bounds = bounds
+        self.stranger = stranger
         self.slots = range(bounds.slots)
 
     # What a word means.
@@ -55,15 +63,19 @@ class Table:
 
     def open(self, words: Memory) -> Section:
         section = Section(bytes(words))
-        section.put(at.DIRTY, 1)
+        section.put(at.DIRTY, INDEX | STRATEGIES)
         return section
+
+    def must_repair(self, words: Memory) -> bool:
+        return bool(words[at.DIRTY] & (INDEX if self.stranger else INDEX | STRATEGIES))
 
     def close(self, section: Section) -> Section:
         """Bring the derived words up to date, then clear the dirty flag: the last store."""
+        left = STRATEGIES if self.stranger and self.rules.stranger_keeps_bit else 0
         if not self.rules.dirty_cleared_last:
-            section.put(at.DIRTY, 0)
+            section.put(at.DIRTY, left)
         self.settle(section)
-        section.put(at.DIRTY, 0)
+        section.put(at.DIRTY, left)
         return section
 
     def leave(self, section: Section, slot: int, gone: bool = False) -> None:
@@ -134,6 +146,8 @@ class Table:
 
     def settle(self, section: Section) -> None:
         wanted = self.derived(section.words)
+        if self.stranger:
+            wanted[at.PRIORITY_SUM - at.DERIVED] = section.words[at.PRIORITY_SUM]
         found = section.words[at.DERIVED : at.DERIVED_END]
         for index, (old, new) in enumerate(zip(found, wanted, strict=True)):
             if old != new:
@@ -150,10 +164,11 @@ class Table:
         self._leave_all(section, list(self._duplicates(section.words)))
         self._raise_counters(section)
         for slot in self.slots:
-            if section.words[at.STATE + slot] != LIVE:
+            version = section.words[at.VERSION + slot]
+            if section.words[at.STATE + slot] == LIVE:
+                section.put(at.VERSION + slot, version + version % 2)
+            elif not self.stranger:
                 section.put(at.PRIORITY + slot, 0)
-            elif section.words[at.VERSION + slot] % 2:
-                section.put(at.VERSION + slot, section.words[at.VERSION + slot] + 1)
         return self.close(section)
 
     def reclaim(self, section: Section, dead: int) -> None:
@@ -179,6 +194,8 @@ class Table:
             self._return_of_the_dead(section, dead)
 
     def _return_of_the_dead(self, section: Section, dead: int) -> None:
+        if self.stranger:  # cannot give them the strategies' fields they need to be LIVE
+            return
         for slot in self.slots:
             if section.words[at.STATE + slot] == TAKEN and self.owner_dead(
                 section.words, slot, dead

@@ -109,7 +109,8 @@ class Machine:
 
     ``threads_of``: for each script, the process it is a thread of (by default each is a process
     of its own). Threads of one process write the same owner and die together. ``before``: calls
-    that have been made, undisturbed, when the scenario begins.
+    that have been made, undisturbed, when the scenario begins. ``strangers``: processes that do
+    not know the strategies' classes.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Machine:
         bounds: Bounds | None = None,
         threads_of: tuple[int, ...] = (),
         before: tuple[Operation, ...] = (),
+        strangers: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.scripts = scripts
@@ -127,6 +129,8 @@ class Machine:
         self.before = before
         self.threads_of = threads_of or tuple(range(len(scripts)))
         self.table = Table(rules, self.bounds)
+        stranger = Table(rules, self.bounds, stranger=True)
+        self._tables = [stranger if me in strangers else self.table for me in range(len(scripts))]
         self._judged: dict[tuple[bytes, int], str] = {}
 
     # What the checker asks.
@@ -212,13 +216,13 @@ class Machine:
         if phase == ABORT or phase in call.locked:
             if state.holder != NOBODY:
                 return
-            if state.words[at.DIRTY]:
-                section = self.table.rebuild(state.words, state.dead)
+            if self._tables[me].must_repair(state.words):
+                section = self._tables[me].rebuild(state.words, state.dead)
                 label = f"P{me} finds dirty, rebuilds"
                 yield from self._run(state, me, section_move(label, section, process))
                 return
         process = process._replace(phase=phase)
-        view = View(self.table, state.words, state.dead, me, self.threads_of)
+        view = View(self._tables[me], state.words, state.dead, me, self.threads_of)
         moves = [self._abort(view, process)] if phase == ABORT else call.moves(view, process)
         for move in moves:
             yield from self._run(state, me, move)
@@ -295,7 +299,7 @@ class Machine:
 
     def _abort(self, view: View, process: Process) -> Move:
         """Free the reservations in this process's notes; itself interruptible and repeatable."""
-        section = self.table.open(view.words)
+        section = view.table.open(view.words)
         words = section.words
         for index in range(view.me * NOTES, (view.me + 1) * NOTES):
             if not words[at.NOTE + index]:
@@ -304,11 +308,11 @@ class Machine:
             state = words[at.STATE + slot]
             if self._mine(view, words, slot, index):
                 if state == TAKEN:
-                    self.table.return_taken(section, slot)
+                    view.table.return_taken(section, slot)
                 else:
-                    self.table.leave(section, slot)
+                    view.table.leave(section, slot)
             section.put(at.NOTE + index, 0)
-        self.table.close(section)
+        view.table.close(section)
         return section_move(
             f"P{view.me} aborts what it left open", section, Process(process.call + 1)
         )

@@ -15,6 +15,7 @@ class Rules:
 
     # Sections and recovery.
     dirty_cleared_last: bool = True
+    stranger_keeps_bit: bool = True  # the strategies' dirty bit, when it does not know them
     rebuild_in_vectors: bool = False  # all generations in one vector store, then all states
     steps_of_committed_only: bool = True  # rebuild takes the step total from LIVE and TAKEN slots
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from tests.model.adding import Add, Remove
 from tests.model.machine import Machine, Operation
-from tests.model.reading import Read
+from tests.model.reading import Read, SetPriority
 from tests.model.rules import PROTOCOL, Bounds
 from tests.model.scenarios import LARGE, broken, holds
+from tests.model.whole import Clear
 
 TWO = Bounds(slots=2, rows=4, maxlen=4, crashes=2)
 ONE_SLOT = Bounds(slots=1, rows=2, maxlen=2, crashes=1)
@@ -243,3 +244,32 @@ def test_found_reading_without_validation() -> None:
         bounds=NO_FAULTS,
     )
     broken(machine, "handed out", "P1 picks slot 0", "P0 adds 1: reserves")
+
+
+# Processes that do not know the strategies' classes.
+
+
+def test_strangers_repair_the_index_and_leave_the_strategies_bit() -> None:
+    scripts = ((Remove(0), Clear()), (short(2, 3), SetPriority()), (short(0, 4, over=True),))
+    machine = Machine(
+        "strangers",
+        *scripts,
+        before=(short(0, 1), short(1, 2)),
+        strangers=(0,),
+        bounds=Bounds(slots=3, rows=3, maxlen=3, crashes=2 if LARGE else 1),
+    )
+    holds(machine, 4_000)
+
+
+def test_found_strangers_that_clear_the_whole_dirty_word() -> None:
+    rules = replace(PROTOCOL, stranger_keeps_bit=False)
+    machine = Machine(
+        "BAD: a stranger clears the strategies' bit",
+        (Remove(0),),
+        (short(2, 3),),
+        before=(short(0, 1),),
+        strangers=(0,),
+        rules=rules,
+        bounds=NO_FAULTS,
+    )
+    broken(machine, "a derived word differs", "P0 removes 0")

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 SLOTS, ROWS, IDENTITIES, TAGS, PROCESSES, NOTES = 4, 6, 4, 8, 4, 2
 
+# Bits of the dirty word: what may be half done.
+INDEX, STRATEGIES = 1, 2
 FREE, WRITING, LIVE, LOADED, TAKEN = range(5)
 STATE_NAMES = ("FREE", "WRITING", "LIVE", "LOADED", "TAKEN")
 UNBORN, THERE, GONE = range(3)  # what the ideal table knows of a sequence
