@@ -29,7 +29,7 @@ class Killed(BaseException):
 
 
 def state(world: World) -> State:
-    writing = world.slots_in(f.WRITING)
+    writing = [*world.slots_in(f.WRITING).tolist(), *world.slots_in(f.LOADED).tolist()]
     return world.identities(), sorted(world.arrays.slots[writing, f.IDENTITY].tolist())
 
 
@@ -96,6 +96,23 @@ def with_writing(identity: int, replace: bool = False) -> Callable[[], World]:
     return make
 
 
+def with_loaded() -> World:
+    """As ``with_writing(7)``, and sequences 20, 0 and 21 read from a file."""
+    world = with_writing(7)()
+    for identity in (20, 0, 21):
+        world.load(identity, 15)
+    return world
+
+
+def load(world: World) -> None:
+    request = Request(1, 30, 30, 0, False)
+    world.index.load_locked(request, sys._getframe())
+
+
+def publish(world: World) -> None:
+    world.index.publish_locked(world.slots_in(f.LOADED).tolist())
+
+
 LIVE = [0, 1, 3, 5]
 CASES: dict[str, tuple[Callable[[], World], Operation, list[State]]] = {
     "reserve": (prepared, reserve(7, 10), [(LIVE, []), (LIVE, [7])]),
@@ -122,6 +139,12 @@ CASES: dict[str, tuple[Callable[[], World], Operation, list[State]]] = {
         with_writing(7),
         lambda world: world.index.clear_locked(),
         [(LIVE, [7]), ([], [7])],
+    ),
+    "load": (with_writing(7), load, [(LIVE, [7]), (LIVE, [1, 7])]),
+    "publish": (
+        with_loaded,
+        publish,
+        [(LIVE, [0, 7, 20, 21]), ([20, 0, 21], [7])],
     ),
     "resize": (prepared, lambda world: world.index.resize_locked(90, 15), [(LIVE, [])]),
     "enlarge the map": (

@@ -93,6 +93,14 @@ class World:
         self.index.commit_locked(reservation)
         return slot
 
+    def load(self, identity: int, length: int) -> int:
+        """Have a slot for a sequence read from a file, with its rows; returns the slot."""
+        request = Request(identity, length, length, 0, False)
+        outcome = self.index.load_locked(request, sys._getframe(1))
+        assert isinstance(outcome, Reservation), outcome
+        self.arrays.row_slot[outcome.start : outcome.start + length] = outcome.slot
+        return outcome.slot
+
     def add(self, identity: int, length: int, *, span: int | None = None) -> int:
         """Reserve and commit; returns the slot."""
         return self.commit(self.reserve(identity, length, span=span, caller=sys._getframe()))
