@@ -15,6 +15,7 @@ from rich.table import Table
 from shmtable.demo.meter import Meter
 
 LINE_EVERY_S = 5.0
+BAR_WIDTH = 50
 
 
 class Screen(Protocol):
@@ -85,10 +86,10 @@ class LiveScreen:
         """Redraws the panel with the newest moment."""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(justify="right", style="dim")
-        grid.add_column(min_width=40)
+        grid.add_column(min_width=30)
         for label, text in figures(meter).items():
             grid.add_row(label, text)
-        bar = ProgressBar(total=1.0, completed=meter.history[-1].fill)
+        bar = ProgressBar(total=1.0, completed=meter.history[-1].fill, width=BAR_WIDTH)
         panel = Panel(Group(grid, bar), title="shmtable demo: CartPole-v1", expand=False)
         self._live.update(panel, refresh=True)
 
