@@ -92,6 +92,12 @@ def test_every_spelling_becomes_the_same_rows(spell: Any) -> None:
     assert pickle.dumps(given) == before
 
 
+def test_arrays_for_a_type_numpy_lacks_are_numbers_not_bits() -> None:
+    schema = Schema.build([Column("x", (), "bfloat16")], "x")
+    (rows,) = Converter(schema, 10).prepare({"x": np.array([1, 2], np.uint16)}).rows
+    assert torch.from_numpy(rows).view(torch.bfloat16).tolist() == [1.0, 2.0]
+
+
 def test_conjugated_and_negated_tensors() -> None:
     schema = Schema.build([Column("z", (), "complex64"), Column("im", (), "float32")], "z")
     lazy = torch.tensor([1 + 2j, 3 - 4j]).conj()
@@ -259,6 +265,18 @@ def test_wrong_counts_where_something_looks_ahead(count: int) -> None:
         "give 4: 'next_obs' looks 1 ahead"
     )
     assert (error.rows, error.length) == (count, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_no_row_less_and_none_more_where_something_looks_far_ahead(count: int) -> None:
+    far = VirtualColumn("far_obs", (), int, "obs", NextNElementWrapper.with_n(2))
+    near = VirtualColumn("next_obs", (), int, "obs", NextElementMapper)
+    schema = Schema.build([Column("obs", (), int), Column("a", (), int), far, near], "a")
+    assert Converter(schema, 9).prepare({"obs": [1, 2, 3, 4, 5], "a": [1, 2, 3]}).length == 3
+    assert str(refusal({"obs": np.ones(count, int), "a": [1, 2, 3]}, schema)) == (
+        f"column 'obs': has {count} rows, but 'a' says the sequence has 3 transitions; "
+        "give 5: 'far_obs' looks 2 ahead"
+    )
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])

@@ -103,6 +103,15 @@ def test_windows_by_either_way_of_copying(
         assert torch.equal(region, bits_before)
 
 
+def test_reads_are_copies() -> None:
+    schema = Schema.build([Column("x", (2,), "int16"), TagColumn("t", (2,), "int16")], "x")
+    regions = {name: torch.ones(40, dtype=torch.uint8) for name in "xt"}
+    storage = CpuStorage(schema, regions, regions)
+    storage.read("x", 1, 3).zero_()
+    storage.read_tag("t", 2).zero_()
+    assert all(region.all() for region in regions.values())
+
+
 @pytest.mark.parametrize("alone_bytes", [0, 2**22])
 def test_no_window_beyond_the_region(monkeypatch: pytest.MonkeyPatch, alone_bytes: int) -> None:
     monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
