@@ -14,6 +14,7 @@ Three things can go wrong around a lock in Python, and all are dealt with here.
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from shmtable.shm.arena import Arena
 
 T = TypeVar("T")
+FORK_PAUSE_S = 0.5e-3
 _LABELS = {"table": "lock", "grow": "growth lock"}
 FORK_WAIT_S = 0.3  # a holder that takes longer is another process, and no harm to a fork
 
@@ -42,6 +44,11 @@ class _ThreadNumbers(dict[int, int]):
             self.clear()  # identities of threads long gone
         self[ident] = number = threading.get_native_id()
         return number
+
+
+def _later(_: Any) -> int:
+    """Stands in for the attempt to take the lock while a fork is being prepared."""
+    return errno.EBUSY
 
 
 class _Unsure:
@@ -79,6 +86,7 @@ class Guard:
     __slots__ = (
         "__weakref__",
         "_dirty",
+        "_forking",
         "_key",
         "_leave",
         "_mutex",
@@ -99,7 +107,6 @@ class Guard:
     def __init__(self, arena: Arena, which: str, repair: Callable[[], None]) -> None:
         """Args: which is "table" or "grow"; repair makes the arena whole again, under the lock."""
         self._mutex = make_mutex(arena, which)
-        self._try = self._mutex.quick_try
         self._release = self._mutex.quick_release
         self._token = self._mutex.token
         self._words = arena.words
@@ -177,6 +184,9 @@ class Guard:
             waited_s = time.monotonic() - began
             if timeout_s is not None and waited_s >= timeout_s:
                 raise self._timeout(waited_s)
+            if self._forking and threading.get_ident() not in self._forking:
+                time.sleep(FORK_PAUSE_S)
+                continue
             left_s = SLICE_S if timeout_s is None else timeout_s - waited_s
             status = self._mutex.acquire(min(left_s, SLICE_S))
 
@@ -198,16 +208,23 @@ class Guard:
     # -- fork ------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
+        self._try = self._mutex.quick_try
+        self._forking: set[int] = set()
         self._pid = process.current().pid
         self._numbers = _ThreadNumbers()
 
     def _before_fork(self) -> None:
         """Let no thread of this process be inside a section while it is copied."""
+        self._forking.add(threading.get_ident())
+        self._try = _later  # new sections queue up behind us, or a busy thread would never let go
         deadline = time.monotonic() + FORK_WAIT_S
         while self._mutex.acquire(SLICE_S) is Status.BUSY and time.monotonic() < deadline:
             pass
 
     def _after_fork(self) -> None:
+        self._forking.discard(threading.get_ident())
+        if not self._forking:
+            self._try = self._mutex.quick_try
         # Forked from inside a section: the lock is the section's, and stays.
         if not _is_inside(self._key, sys._getframe()):
             self._mutex.settle()

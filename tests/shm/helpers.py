@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from shmtable.shm import address as addresses
 from shmtable.shm import header
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
@@ -14,6 +15,20 @@ from shmtable.shm.guard import Guard
 FIRST, SECOND, REPAIRS = 100, 101, 102
 DESCRIPTION = {"what": "a tëst", "numbers": [1, 2.5, None]}
 ROOM_BYTES = 1 << 20
+
+
+class Parcel:
+    """Carries an arena's address as a table does; several of one arena may travel together."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpack, (self.arena.address(),)
+
+
+def _unpack(address: addresses.Address) -> Parcel:
+    return Parcel(Arena.open(address))
 
 
 def small_plan(factor: int) -> tuple[int, dict[str, Any]]:

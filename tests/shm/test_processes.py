@@ -20,21 +20,7 @@ from shmtable.shm.address import Address, Holder
 from shmtable.shm.arena import Arena
 from shmtable.shm.leftovers import sweep
 from tests.multiprocess.recipe import METHODS, Crew, link
-from tests.shm.helpers import small_plan
-
-
-class Parcel:
-    """Carries an arena's address as a table does; several of one arena may travel together."""
-
-    def __init__(self, arena: Arena) -> None:
-        self.arena = arena
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _unpack, (self.arena.address(),)
-
-
-def _unpack(address: Address) -> Parcel:
-    return Parcel(Arena.open(address))
+from tests.shm.helpers import Parcel, small_plan
 
 
 def use(parcels: list[Parcel], again: list[Parcel], word: int) -> list[tuple[int, bool, bool]]:
@@ -188,7 +174,7 @@ def sweep_of(path: str | None) -> bool:
 CREATE = """
 import sys
 from shmtable.shm.arena import Arena
-from tests.shm.helpers import small_plan
+from tests.shm.helpers import Parcel, small_plan
 arena = Arena.create(small_plan, name=sys.argv[1])
 print(arena.path, flush=True)
 """
