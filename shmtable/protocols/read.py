@@ -85,6 +85,11 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
     if core.arena.words[f.LIVE_COUNT]:
         points = core.sampler.sample(count, steps, core.random_locked())
         if len(points):
+            if len(points) != count:
+                raise RuntimeError(
+                    f"the sampler chose {len(points)} windows, {count} were asked for: it must "
+                    "return exactly so many, or none at all when no sequence offers one"
+                )
             records = core.arrays.slots.take(points.slots, axis=0)
             return _Picked(points, records[:, f.START] + points.offsets, records[:, f.LENGTH]), 0
     return None, core.guard.bell.seen_locked()
