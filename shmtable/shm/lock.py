@@ -245,25 +245,35 @@ class PortableMutex:
             return errno.EDEADLK
         if not gate.acquire(False):
             return errno.EBUSY
-        return self._lock_byte()
+        if self._take_byte() is Status.ACQUIRED:
+            return 0
+        gate.release()
+        return errno.EBUSY
 
-    def _lock_byte(self) -> int:
+    def _take_byte(self) -> Status:
         try:
             fcntl.lockf(self._descriptor.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
         except OSError as error:
-            self._gate.release()
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                return errno.EBUSY
+                return Status.BUSY
             raise
-        return 0
+        return Status.ACQUIRED
 
     def try_acquire(self) -> Status:
         return self.status(self.quick_try(None))
 
     def acquire(self, timeout_s: float) -> Status:
-        timeout_s = min(max(timeout_s, 0.0), SLICE_S)
-        # Nobody can wait for a record lock and keep a time limit: ask again and again.
-        return _poll(self.try_acquire, timeout_s)
+        deadline = time.monotonic() + min(max(timeout_s, 0.0), SLICE_S)
+        if self._gate._is_owned():
+            return Status.DEADLOCK
+        if not self._gate.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            return Status.BUSY
+        # Nobody can wait for a record lock and keep a time limit: ask again and again. The gate
+        # stays ours meanwhile, so that the threads of this process take turns.
+        status = _poll(self._take_byte, deadline - time.monotonic())
+        if status is Status.BUSY:
+            self._gate.release()
+        return status
 
     def status(self, code: int) -> Status:
         if code == 0:
@@ -281,7 +291,10 @@ class PortableMutex:
 
     def adopt(self) -> Status:
         # The interrupt may have come between the gate and the byte.
-        return Status.OWNER_DIED if self._lock_byte() == 0 else Status.BUSY
+        if self._take_byte() is Status.ACQUIRED:
+            return Status.OWNER_DIED
+        self._gate.release()
+        return Status.BUSY
 
     def settle(self) -> None:
         self.quick_release(None)

@@ -119,26 +119,31 @@ def test_waiting_lets_other_threads_run(mutex: Mutex) -> None:
     thread.join(30)
 
 
-def ask(parcel: Parcel) -> list[str]:
-    mutex = make_mutex(parcel.arena, "table")
-    answers = [mutex.try_acquire().value]
-    link().tell(answers[0])
+def ask(parcels: list[Parcel]) -> list[str]:
+    mutexes = [make_mutex(parcel.arena, "table") for parcel in parcels]
+    answers = [mutex.try_acquire().value for mutex in mutexes]
+    link().tell(answers)
     link().hear()
-    answers.append(mutex.acquire(1.0).value)
-    mutex.release()
+    answers = [mutex.acquire(1.0).value for mutex in mutexes]
+    for mutex in mutexes:
+        mutex.release()
     return answers
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_exclude_each_other(mutex: Mutex, arena: Arena, method: str) -> None:
+def test_processes_exclude_each_other(make_arena: Callable[..., Arena], method: str) -> None:
+    arenas = [make_arena(lock=kind) for kind in ("robust", "portable")]
+    mutexes = [make_mutex(arena, "table") for arena in arenas]
     with Crew(method) as crew:
-        member = crew.add(ask, Parcel(arena))
-        assert mutex.try_acquire() is Status.ACQUIRED
+        member = crew.add(ask, [Parcel(arena) for arena in arenas])
+        for mutex in mutexes:
+            assert mutex.try_acquire() is Status.ACQUIRED
         crew.go()
-        assert member.hear() == "busy"
-        mutex.release()
+        assert member.hear() == ["busy", "busy"]
+        for mutex in mutexes:
+            mutex.release()
         member.tell("freed")
-        assert crew.results() == [["busy", "acquired"]]
+        assert crew.results() == [["acquired", "acquired"]]
 
 
 def test_a_forked_child_does_not_inherit_the_lock(mutex: Mutex) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shmtable.shm import clib, files, room
+from shmtable.shm.address import Address
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from tests.multiprocess.recipe import Crew
@@ -69,6 +71,14 @@ def count(parcel: Parcel, rounds: int) -> None:
         guard.run(count_up, parcel.arena.words)
 
 
+def open_and_count(inherited: Arena, address: Address) -> None:
+    inherited.close()
+    arena = Arena.open(address)
+    if arena is inherited:
+        raise AssertionError("not opened again")
+    count(Parcel(arena), 1)
+
+
 @pytest.mark.parametrize("sibling", [False, True])
 def test_portable_locks_in_a_file_beside(
     sibling: bool,
@@ -98,8 +108,9 @@ def test_a_random_name_instead_of_none(
     arena = make_arena()
     assert arena.path is not None and ".anonymous-" in arena.path and arena.name is None
     assert os.path.exists(arena.path)
-    with Crew("spawn") as crew:
-        crew.add(count, Parcel(arena), 1)
+    by_path = dataclasses.replace(arena.address(), holders=())
+    with Crew("fork") as crew:
+        crew.add(open_and_count, arena, by_path)
         crew.go()
         crew.results()
     assert arena.words[FIRST] == 1

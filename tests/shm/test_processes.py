@@ -82,13 +82,18 @@ def send_on(queue: object, parcel: Parcel) -> None:
     queue.join_thread()  # type: ignore[attr-defined]
 
 
+def receive(queue: object) -> int:
+    arena = queue.get(timeout=60).arena  # type: ignore[attr-defined]
+    arena.words[111] = 7
+    return int(arena.id)
+
+
 def test_a_queue_whose_sender_has_exited(make_arena: Callable[..., Arena]) -> None:
-    # The creator is asked instead. The receiver is a fresh process without the descriptor.
-    arena = make_arena()
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    with Crew("spawn") as crew:
+    # The creator is asked instead. The receiver is older than the arena: it inherited nothing.
+    queue = torch.multiprocessing.get_context("fork").Queue()
+    with Crew("fork") as crew:
         receiver = crew.add(receive, queue)
+        arena = make_arena()
         sender = crew.add(send_on, queue, Parcel(arena))
         for member in (receiver, sender):
             assert member.hear() == "ready"
@@ -100,12 +105,6 @@ def test_a_queue_whose_sender_has_exited(make_arena: Callable[..., Arena]) -> No
     assert arena.words[111] == 7
     queue.close()
     queue.join_thread()
-
-
-def receive(queue: object) -> int:
-    arena = queue.get(timeout=60).arena  # type: ignore[attr-defined]
-    arena.words[111] = 7
-    return int(arena.id)
 
 
 def test_an_address_nobody_can_serve(make_arena: Callable[..., Arena]) -> None:
@@ -171,57 +170,55 @@ def sweep_of(path: str | None) -> bool:
     return path in sweep()
 
 
-CREATE = """
+def test_the_name_goes_at_exit(unique_name) -> None:
+    code = """
 import sys
 from shmtable.shm.arena import Arena
-from tests.shm.helpers import Parcel, small_plan
+from tests.shm.helpers import small_plan
 arena = Arena.create(small_plan, name=sys.argv[1])
-print(arena.path, flush=True)
+print(arena.path)
 """
-
-
-def run_creator(name: str, *, then: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", CREATE + then, name]
+    command = [sys.executable, "-c", code, unique_name()]
     root = Path(__file__).parents[2]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
+    path = subprocess.run(command, capture_output=True, timeout=120, cwd=root).stdout.strip()
+    assert path.startswith(b"/dev/shm/") and not os.path.exists(path)
 
 
-def test_the_name_goes_at_exit(unique_name) -> None:
-    creator = run_creator(unique_name())
-    path, _ = creator.communicate(timeout=60)
-    assert creator.returncode == 0 and path.startswith(b"/dev/shm/")
-    assert not os.path.exists(path.strip())
-
-
-def create_and_leave(name: str) -> str:
+def create(name: str) -> str:
     global _kept
     _kept = Arena.create(small_plan, name=name)
+    _kept.words[120] = 42
+    link().tell(_kept.path)
+    link().hear()
     return str(_kept.path)
 
 
 _kept: Arena | None = None
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_name_goes_when_a_worker_ends(method: str, unique_name) -> None:
-    with Crew(method) as crew:
-        crew.add(create_and_leave, unique_name())
+def test_the_name_goes_when_a_worker_ends(unique_name) -> None:
+    # A forked worker leaves without running atexit.
+    with Crew("fork") as crew:
+        member = crew.add(create, unique_name())
         crew.go()
+        assert os.path.exists(member.hear())
+        member.tell("end")
         (path,) = crew.results()
-        assert path.startswith("/dev/shm/") and not os.path.exists(path)
+        assert not os.path.exists(path)
 
 
 @pytest.mark.parametrize("way", ["create", "sweep", "attach"])
 def test_what_a_killed_owner_left(way: str, unique_name, make_arena) -> None:
     name = unique_name()
-    creator = run_creator(name, then="sys.stdin.read()")
-    assert creator.stdout is not None and creator.stdin is not None
-    path = creator.stdout.readline().decode().strip()
-    with pytest.raises(ArenaInUseError, match="is in use by a living process"):
-        make_arena(name=name)
-    assert not sweep_of(path)
-    creator.kill()
-    creator.wait(60)
+    with Crew("fork") as crew:
+        member = crew.add(create, name)
+        crew.go()
+        path = member.hear()
+        with pytest.raises(ArenaInUseError, match="is in use by a living process"):
+            make_arena(name=name)
+        assert not sweep_of(path)
+        member.kill()
+        crew.results()
     assert os.path.exists(path)
     if way == "create":
         assert make_arena(name=name).created_here
@@ -230,12 +227,10 @@ def test_what_a_killed_owner_left(way: str, unique_name, make_arena) -> None:
         assert not os.path.exists(path)
     else:
         arena = Arena.attach(name)
-        assert arena.first and not arena.created_here
+        assert arena.first and not arena.created_here and arena.words[120] == 42
         arena.close()
         assert os.path.exists(path)  # not the owner
         assert sweep_of(path)
-    creator.stdin.close()
-    creator.stdout.close()
 
 
 def attach_and_wait(name: str) -> int:
@@ -244,29 +239,27 @@ def attach_and_wait(name: str) -> int:
     link().hear()
     value = arena.words[120]
     arena.close()
-    return value
+    return int(value)
 
 
 def test_a_user_outlives_the_owner(unique_name) -> None:
     name = unique_name()
-    creator = run_creator(
-        name, then="arena.words[120] = 42; print(1, flush=True); sys.stdin.read()"
-    )
-    assert creator.stdout is not None and creator.stdin is not None
-    path = creator.stdout.readline().decode().strip()
-    creator.stdout.readline()
     with Crew("fork") as crew:
-        member = crew.add(attach_and_wait, name)
-        crew.go()
-        assert member.hear() == "attached"
-        creator.kill()
-        creator.wait(60)
+        user = crew.add(attach_and_wait, name)
+        owner = crew.add(create, name)
+        for member in (user, owner):
+            assert member.hear() == "ready"
+        owner.tell("go")
+        path = owner.hear()
+        user.tell("go")
+        assert user.hear() == "attached"
+        owner.kill()
+        owner.join()
         assert not sweep_of(path)  # somebody still uses it
-        member.tell("go on")
-        assert crew.results() == [42]
+        user.tell("go on")
+        user.join()
+        assert user.result == 42
     assert sweep_of(path)
-    creator.stdin.close()
-    creator.stdout.close()
 
 
 def race(name: str, rounds: int) -> list[int]:
