@@ -12,7 +12,6 @@ import pytest
 
 from shmtable import cli
 from shmtable.shm import leftovers, places
-from tests.tables import small_columns
 
 CREATE_AND_DIE = """
 import os, signal, sys
