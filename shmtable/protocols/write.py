@@ -107,6 +107,9 @@ def _reserve_locked(
         if not isinstance(outcome, Reservation):
             return reservations, outcome, core.guard.bell.seen_locked()
         reservations.append(outcome)
+        if outcome.replaces:
+            # Both count until it is committed: room for the next would be made at others' cost.
+            break
     return reservations, None, 0
 
 
