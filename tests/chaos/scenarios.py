@@ -1,0 +1,222 @@
+"""Situations, and the calls in which a process is going to die in them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from shmtable import ArrayMemoryTable
+from tests.chaos.content import Content, Entry, add
+from tests.multiprocess import content
+from tests.multiprocess.recipe import Crew
+
+Operation = Callable[[ArrayMemoryTable], None]
+Stages = Callable[[Content], list[Content]]
+
+MAXLEN = 60
+FIVE = tuple(Entry(identity, 10) for identity in range(5))
+FULL = (*FIVE, Entry(5, 10))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A situation and a call.
+
+    Attributes:
+        name: of the call and the situation.
+        operate: the call; the process that makes it is killed in the middle.
+        stages: from what was in the table, everything that may be found afterwards, in the order
+            in which the call gets there.
+        start: what is added at first, in order.
+        prepare: done after that.
+        adds: what the call adds; the survivor tries that again.
+        options: of the table.
+        within: a function; only stores made inside it count.
+        repeatable: the survivor makes the call once more, and it gets to the last stage.
+    """
+
+    name: str
+    operate: Operation
+    stages: Stages
+    start: tuple[Entry, ...] = FIVE
+    prepare: Operation | None = None
+    adds: tuple[Entry, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    within: str = ""
+    repeatable: bool = False
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "-")
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the table replaces duplicates."""
+        return self.options.get("on_duplicate") == "replace"
+
+    def table(self, lock: str) -> ArrayMemoryTable:
+        """The table as the victim finds it."""
+        table = content.make(**{"maxlen": MAXLEN, "seed": 1, **self.options}, lock=lock)
+        add(table, *self.start)
+        if self.prepare is not None:
+            self.prepare(table)
+        return table
+
+
+def adding(name: str, *entries: Entry, **more: Any) -> Scenario:
+    """One or several calls of ``add_sequence``."""
+    replace = more.get("options", {}).get("on_duplicate") == "replace"
+
+    def stages(before: Content) -> list[Content]:
+        found = [before]
+        for entry in entries:
+            found += found[-1].adding(entry, replace=replace)[1:]
+        return found
+
+    return Scenario(name, lambda table: add(table, *entries), stages, adds=entries, **more)
+
+
+def removing(name: str, *identities: int, gaps: tuple[int, ...] = (), **more: Any) -> Scenario:
+    """One or several calls of ``remove``, where ``gaps`` have been removed before."""
+
+    def operate(table: ArrayMemoryTable) -> None:
+        for identity in identities:
+            table.remove(identity)
+
+    return Scenario(
+        name,
+        operate,
+        lambda before: [before.without(*identities[:n]) for n in range(len(identities) + 1)],
+        prepare=_remove(*gaps),
+        **more,
+    )
+
+
+def _remove(*identities: int) -> Operation:
+    def prepare(table: ArrayMemoryTable) -> None:
+        for identity in identities:
+            table.remove(identity)
+
+    return prepare
+
+
+def _add_at_once(*entries: Entry) -> Operation:
+    def operate(table: ArrayMemoryTable) -> None:
+        table.add_sequences(
+            (identity, content.sequence(identity, length, version=version))
+            for identity, length, version in entries
+        )
+
+    return operate
+
+
+def die_in_copy(table: ArrayMemoryTable, entry: Entry) -> None:
+    """Reserves, and is killed before the first row is copied; for a process of its own."""
+    table._core.storage.write = _die  # type: ignore[method-assign, assignment]
+    add(table, entry)
+
+
+def _die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def abandoned(*entries: Entry) -> Operation:
+    """Leaves reservations of dead processes behind."""
+
+    def prepare(table: ArrayMemoryTable) -> None:
+        with Crew("fork") as crew:
+            for entry in entries:
+                crew.add(die_in_copy, table, entry).expected_exit = -signal.SIGKILL
+            crew.go()
+            crew.results()
+        assert table.stats().writing_transitions == sum(entry.length for entry in entries)
+
+    return prepare
+
+
+def _add_and_fail(*entries: Entry) -> Operation:
+    """Is interrupted while copying, and so gives its reservation back."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("interrupted on purpose")
+
+    def operate(table: ArrayMemoryTable) -> None:
+        table._core.storage.write = fail  # type: ignore[method-assign, assignment]
+        try:
+            add(table, *entries)
+        except RuntimeError:
+            return
+
+    return operate
+
+
+def _sample(table: ArrayMemoryTable) -> None:
+    table.sample(6, 2)
+
+
+def _unchanged(before: Content) -> list[Content]:
+    return [before]
+
+
+def _ejecting_only(*entries: Entry) -> Stages:
+    return lambda before: before.adding(*entries)[:-1]
+
+
+def _resized(maxlen: int) -> Stages:
+    def stages(before: Content) -> list[Content]:
+        raised = before._replace(max_sequences=before.max_sequences * maxlen // before.maxlen)
+        return [before, raised, raised._replace(maxlen=maxlen)]
+
+    return stages
+
+
+NEW = Entry(10, 7)
+SEVERAL = (NEW, Entry(11, 1), Entry(12, 2))
+MANY = tuple(Entry(identity, 1) for identity in range(512))  # half of the smallest identity map
+REPLACE = {"on_duplicate": "replace"}
+FEW = {"max_sequences": 5}
+WIDE = {"maxlen": 600, "width": 64}  # so wide that the rows reserved at first are soon used up
+LONG = {"maxlen": 5000}
+
+SCENARIOS = (
+    adding("add", NEW),
+    adding("add to an empty table", NEW, start=(), within="reserve_locked"),
+    adding("add into a gap", NEW, prepare=_remove(1, 3), within="reserve_locked"),
+    adding("add that ejects three", Entry(10, 33), start=FULL, within="reserve_locked"),
+    adding("add that ejects all", Entry(10, 60), start=FULL[:3], within="reserve_locked"),
+    adding("add beyond the sequences", NEW, options=FEW, within="reserve_locked"),
+    adding("replace", Entry(2, 6, 1), options=REPLACE, within="commit_locked"),
+    adding("replace where it is full", Entry(3, 14, 1), start=FULL, options=REPLACE),
+    Scenario(
+        "add several at once",
+        _add_at_once(*SEVERAL),
+        lambda before: [before.added(*SEVERAL[:n]) for n in range(len(SEVERAL) + 1)],
+        start=FIVE[:3],
+        adds=SEVERAL,
+        within="_commit_locked",
+    ),
+    removing("remove the first", 0),
+    removing("remove the last", 4),
+    removing("remove between gaps", 2, gaps=(1, 3)),
+    removing("remove all", 2, 0, 1, start=FIVE[:3]),
+    Scenario(
+        "clear", lambda table: table.clear(), lambda b: [b, b._replace(entries=())], repeatable=True
+    ),
+    Scenario("resize", lambda table: table.resize(150), _resized(150), start=FULL, repeatable=True),
+    Scenario("sample", _sample, _unchanged),
+    Scenario(
+        "give up", _add_and_fail(NEW), _ejecting_only(NEW), start=FULL, within="abort_of_locked"
+    ),
+    adding("reclaim an identity", NEW, prepare=abandoned(Entry(10, 5, 1)), within="reclaim_locked"),
+    adding(
+        "reclaim room",
+        Entry(10, 30),
+        start=FIVE[:3],
+        prepare=abandoned(Entry(11, 31)),
+        within="sweep_locked",
+    ),
+    adding("grow the rows", Entry(10, 450), within="_grow", options=WIDE),
+    adding("grow the identity map", Entry(1000, 1), start=MANY, within="_grow", options=LONG),
+)
