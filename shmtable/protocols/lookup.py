@@ -94,8 +94,9 @@ def _resize_locked(core: Core, maxlen: int) -> None:
             new_size=maxlen,
             maxlen=words[f.MAXLEN],
         )
-    # The bound on sequences keeps its proportion, as if the table had been made this large.
-    sequences = words[f.MAX_SEQUENCES] * maxlen // words[f.MAXLEN]
+    # The bound on sequences keeps its proportion, as if the table had been made this large. Not
+    # that of the present limits: a process that died in between may have raised only one of them.
+    sequences = core.options.max_sequences * maxlen // core.options.maxlen
     rows = row_limit(maxlen, sequences, extra_rows(core.schema))
     if rows > layout.capacity_rows or sequences + SPARE_SLOTS >= layout.capacity_slots:
         most = core.options.maxlen * core.arena.factor
