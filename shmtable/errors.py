@@ -20,6 +20,12 @@ attributes, and survives pickling, because it crosses processes::
     |   |-- ArenaPermissionError(PermissionError)
     |   |-- ArenaVersionError                 written by a newer or older shmtable
     |   `-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |-- TableFileError(ValueError)            a file that is not restored, or cannot be written
+    |   |-- FileMissingError(FileNotFoundError)
+    |   |-- FileDamagedError                  cut short, changed, or contradicting itself
+    |   |-- FileVersionError                  of a format this version does not know
+    |   |-- FileUnsafeError                   names code or paths that have no place in it
+    |   `-- FileMismatchError                 sound, but of another table's columns
     |-- LockTimeoutError(TimeoutError)        another process holds the table's lock
     |-- WaitTimeoutError(TimeoutError)        no data or no room came in time
     |-- LockReentryError(RuntimeError)        the table was called from inside its own section
@@ -113,6 +119,30 @@ class ArenaVersionError(ArenaError):
 
 class ArenaDamagedError(ArenaError):
     """The file is not a table, is cut short, or contradicts itself."""
+
+
+class TableFileError(ShmTableError, ValueError):
+    """A table's file that is not restored, or that cannot be written as asked for."""
+
+
+class FileMissingError(TableFileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class FileDamagedError(TableFileError):
+    """The file is no table's, is cut short, has been changed, or contradicts itself."""
+
+
+class FileVersionError(TableFileError):
+    """The file may be sound, but is of a format that this version does not read."""
+
+
+class FileUnsafeError(TableFileError):
+    """The file names code, or paths, that have no place in it; nothing of it was executed."""
+
+
+class FileMismatchError(TableFileError):
+    """The file is sound, but its columns are not this table's."""
 
 
 class LockTimeoutError(ShmTableError, TimeoutError):

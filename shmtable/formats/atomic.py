@@ -1,0 +1,84 @@
+"""Replacing a file whole or not at all, however the writer ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import filelock
+
+from shmtable.errors import LockTimeoutError
+
+MODE = 0o644
+_SUFFIX = ".partial"
+
+
+@contextmanager
+def replacing(path: str, timeout_s: float = 600.0) -> Iterator[int]:
+    """Write a new file and put it in the place of ``path`` when the block ends without an error.
+
+    One writer at a time: a lock file (``path + ".lock"``) stands beside it and stays. What
+    writers that died have left unfinished is removed first.
+
+    Args:
+        path: of the file, which need not be there yet.
+        timeout_s: how long to wait for another writer.
+
+    Yields:
+        A descriptor of the new, empty file, to be filled; it is closed afterwards.
+
+    Raises:
+        LockTimeoutError: another writer took longer.
+        OSError: the folder cannot be written to, or has no space; ``path`` is as it was.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    prefix = f".{name}."
+    try:
+        lock = filelock.FileLock(f"{path}.lock", timeout=timeout_s)
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockTimeoutError(
+            f"{path}: another process has been writing it for {timeout_s:g} s; wait for it, or "
+            "store to another path",
+            path=path,
+            timeout_s=timeout_s,
+        ) from None
+    try:
+        _remove_leftovers(folder, prefix)
+        temporary = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, MODE)
+        try:
+            os.fchmod(descriptor, MODE)  # whatever the umask: others may read it
+            yield descriptor
+            os.fsync(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+        _sync_folder(folder)
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(folder: str, prefix: str) -> None:
+    # Under the lock, so whoever was writing these is dead.
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _sync_folder(folder: str) -> None:
+    # Otherwise a power cut could bring back the old name of the new file.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
