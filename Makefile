@@ -17,6 +17,12 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
        --disable-pip-version-check -c constraints.txt
 INSTALL := $(PIP) --no-build-isolation --use-pep517 --editable
 
+# Says what is missing where an interpreter is used as it is.
+HAS = $(PYTHON) -c 'import sys; from importlib.util import find_spec; \
+      missing = [name for name in sys.argv[1:] if not find_spec(name)]; \
+      sys.exit(missing and "$(PYTHON) has no " + ", ".join(missing) + \
+      "; name one that has: make $@ PYTHON=...")'
+
 .PHONY: help setup demo test check fix docs bench test-gpu bench-gpu clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -49,9 +55,11 @@ bench: $(VENV)/.with-base ## measure, and write bench-output/
 	$(BIN)/python -m tests.bench $(ARGS)
 
 test-gpu: ## the tests that need a CUDA device, with $(PYTHON) as it is
+	@$(HAS) torch numpy filelock pytest
 	$(PYTHON) -m pytest tests/gpu $(ARGS)
 
 bench-gpu: ## measure delivery to a CUDA device, with $(PYTHON) as it is
+	@$(HAS) torch numpy filelock
 	$(PYTHON) -m tests.bench --device cuda $(ARGS)
 
 clean: ## remove everything the targets above made, .venv too
