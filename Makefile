@@ -20,8 +20,8 @@ INSTALL := $(PIP) --no-build-isolation --use-pep517 --editable
 # Says what is missing where an interpreter is used as it is.
 HAS = $(PYTHON) -c 'import sys; from importlib.util import find_spec; \
       missing = [name for name in sys.argv[1:] if not find_spec(name)]; \
-      sys.exit(missing and "$(PYTHON) has no " + ", ".join(missing) + \
-      "; name one that has: make $@ PYTHON=...")'
+      sys.exit("$(PYTHON) has no " + ", ".join(missing) + \
+      "; name one that has: make $@ PYTHON=..." if missing else 0)'
 
 .PHONY: help setup demo test check fix docs bench test-gpu bench-gpu clean
 .NOTPARALLEL:
