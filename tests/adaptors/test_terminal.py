@@ -39,6 +39,12 @@ def test_every_end_of_a_window_takes_its_own_windows_tag() -> None:
     assert result["masks"].tolist() == [0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
 
 
+def test_whatever_is_not_one_is_an_end() -> None:
+    given = sample(masks=torch.tensor([1.0, 0.9, 0.0, 1.0, 2.0, 1.0]))
+    result = TerminalAdaptor("masks", "terminal")(given, COUNT, STEPS)
+    assert result["masks"].tolist() == [1.0, 0.5, 0.5, 1.0, 0.25, 1.0]
+
+
 def test_of_values_per_step_the_windows_last_counts() -> None:
     given = sample(masks=torch.zeros(6))
     given["terminal"] = torch.arange(6.0)
