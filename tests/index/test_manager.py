@@ -197,6 +197,18 @@ def test_room_for_a_replacement_is_not_made_by_ejecting_the_replaced() -> None:
     assert world.identities() == [3, 1]
 
 
+def test_no_more_are_ejected_because_the_replaced_would_have_gone_late() -> None:
+    world = World(60)
+    slots = [world.add(identity, length) for identity, length in enumerate((30, 10, 10, 10))]
+
+    def victims(transitions: int) -> Int64Array:
+        return np.array(slots[:1] if transitions == 5 else [*slots[1:], slots[0]])
+
+    world.reserve(0, 35, replace=True, victims=victims)
+    assert world.identities() == [0, 2, 3]
+    assert findings_locked(world.index) == []
+
+
 def test_a_replacement_finds_that_its_predecessor_has_left_by_itself() -> None:
     world = World(30)
     old = world.add(1, 10)
