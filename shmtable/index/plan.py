@@ -95,7 +95,10 @@ class Planner:
         chosen: list[int] = victims(wanted).tolist()
         freed = 0
         if old in chosen:
-            chosen = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]
+            others = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]
+            # Where ``old`` would have gone late, those before it free more than is needed.
+            sums = np.cumsum(self._arrays.slots[others, f.LENGTH])
+            chosen = others[: np.searchsorted(sums, wanted) + 1]
         for slot in chosen:
             if slots[slot * f.SLOT_WORDS + f.STATE] != f.LIVE:
                 raise RuntimeError(f"the ejector chose slot {slot}, which is not live")
