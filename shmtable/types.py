@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,6 +46,8 @@ class FileColumn:
         shape: of one row.
         dtype: of its elements.
         target_name: of a virtual column, the stored one it is computed from.
+        mapper: of a virtual column, what computes it, where Legacy has a name for it; only for
+            writing.
     """
 
     name: str
@@ -53,6 +55,7 @@ class FileColumn:
     shape: tuple[int, ...]
     dtype: DType
     target_name: str | None = None
+    mapper: str | None = None
 
     @property
     def row_bytes(self) -> int:

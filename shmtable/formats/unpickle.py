@@ -83,7 +83,7 @@ class DTypeStandIn:
         name, order = self._name, self._order
         if type(name) is not str or not _DTYPE_NAME.fullmatch(name) or order not in tuple("<>=|"):
             raise ValueError(f"dtype {name!r:.50} is not one of plain numbers")
-        return np.dtype(name).newbyteorder(order)
+        return np.dtype(name if name[0] == "O" else order + name)
 
 
 class ArrayStandIn:

@@ -12,20 +12,36 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from shmtable.columns import Prepared
 from shmtable.errors import CapacityError
 from shmtable.index import Blocked, Growth, Request, Reservation
 from shmtable.protocols.core import Core
-from shmtable.protocols.write import copy
 from shmtable.types import Int64Array
+
+
+class Extent(Protocol):
+    """What a sequence needs: see ``columns.Prepared``, which is one."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def span(self) -> int: ...
+
+    @property
+    def extra(self) -> int: ...
+
+
+E = TypeVar("E", bound=Extent)
 
 
 def load(
     core: Core,
-    sequences: Iterable[tuple[int, Prepared]],
+    sequences: Iterable[tuple[int, E]],
+    fill: Callable[[Core, Reservation, E], None],
     *,
     on_publish: Callable[[Int64Array], None] | None = None,
 ) -> int:
@@ -33,8 +49,10 @@ def load(
 
     Args:
         core: the table.
-        sequences: identity and converted sequence, oldest first; identities are unique, and the
+        sequences: identity and what it needs, oldest first; identities are unique, and the
             transitions together at most ``maxlen``. Read once, one at a time.
+        fill: called for each with its reservation, holding nothing; sees to it that the rows are
+            written before ``sequences`` ends (``protocols.write.copy`` does so at once).
         on_publish: called under the lock before the change becomes real, with the slots in the
             order given; fills in fields of theirs that the table itself does not know.
 
@@ -51,7 +69,7 @@ def load(
             request = Request(identity, sequence.length, sequence.span, sequence.extra, False)
             reservation = _reserve(core, request, sys._getframe())
             slots.append(reservation.slot)
-            copy(core, reservation, sequence)
+            fill(core, reservation, sequence)
         core.guard.run(_publish_locked, core, slots, on_publish)
     except BaseException:
         core.guard.run(core.index.abort_of_locked, sys._getframe())

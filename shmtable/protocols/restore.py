@@ -1,0 +1,236 @@
+"""Restoring: the file's rows go straight into the table's memory, unseen until all are checked.
+
+1. Everything in the file but the rows is checked, and compared with the table.
+2. Rows are read into loaded slots, which nobody else sees; their checksums are computed from
+   there, in another thread, while the next ones are read.
+3. When the last checksum is right, one store makes all of them live and all others gone.
+
+An error in 1 or 2 leaves the table as it was.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from shmtable.formats import (
+    PIECE_BYTES,
+    Content,
+    Part,
+    Progress,
+    TableSerializationVersion,
+    opened,
+)
+from shmtable.index import Reservation
+from shmtable.protocols.core import Core
+from shmtable.protocols.fit import Fitting, fit
+from shmtable.protocols.load import load
+from shmtable.protocols.resume import Resuming
+from shmtable.protocols.rows import RowBytes
+from shmtable.types import Int64Array
+
+# A compressed member may hold this many times what the table can: a larger table's file.
+_PROPORTION = 64
+
+
+class _Sequence(NamedTuple):
+    """See ``load.Extent``; ``place`` is its number in the file."""
+
+    length: int
+    span: int
+    extra: int
+    place: int
+
+
+def restore(
+    core: Core,
+    path: str,
+    override_version: TableSerializationVersion | None,
+    *,
+    strict: bool,
+    progress: Progress | None,
+) -> None:
+    """Replace the table's content by a file's, for everybody at once.
+
+    Args:
+        core: the table.
+        path: of the file itself.
+        override_version: read it as this version.
+        strict: whether missing and additional columns are errors.
+        progress: called after each few MiB.
+
+    Raises:
+        TableFileError: of some kind; the table is as it was.
+        CapacityError, SharedMemoryError: no room for old and new content side by side.
+    """
+    row = max(column.row_bytes for column in (*core.schema.stored, *core.schema.tags))
+    most = _PROPORTION * row * core.maxlen() + (1 << 24)
+    with opened(path, override_version, most_unpacked_bytes=most) as content:
+        fitting = fit(core, content, strict)
+        resuming = Resuming(core, content, fitting)
+        with ThreadPoolExecutor(1, "shmtable-restore") as helper:
+            rows = _Rows(core, content, fitting, helper, progress)
+            load(core, rows.sequences(), rows.expect, on_publish=resuming.publish_locked)
+        resuming.finish()
+
+
+class _Rows:
+    """Reads the rows of one file into reserved slots, in batches."""
+
+    def __init__(
+        self,
+        core: Core,
+        content: Content,
+        fitting: Fitting,
+        helper: ThreadPoolExecutor,
+        progress: Progress | None,
+    ) -> None:
+        self._content = content
+        self._fitting = fitting
+        self._helper = helper
+        self._progress = progress
+        self._waiting: list[tuple[Reservation, int]] = []
+        self._sums: list[Future[None]] = []
+        columns = (*core.schema.stored, *core.schema.tags)
+        tags = {column.name for column in core.schema.tags}
+        self._columns = [
+            _Column(
+                RowBytes(core, column),
+                fitting.parts[column.name],
+                fitting.counts[column.name],
+                column.name in tags,
+            )
+            for column in columns
+        ]
+        self._sizes = np.zeros_like(fitting.lengths)
+        for column in self._columns:
+            self._sizes += column.counts * column.memory.row_bytes
+
+    def sequences(self) -> Iterator[tuple[int, _Sequence]]:
+        """What ``load`` asks for; ends when all rows are read and all checksums are right."""
+        fitting, content = self._fitting, self._content
+        self._check_apart()
+        identities = content.identities.tolist()
+        lengths, spans = fitting.lengths.tolist(), fitting.spans.tolist()
+        extras = fitting.extras.tolist()
+        sizes = self._sizes.tolist()
+        total, done, waiting = sum(sizes[fitting.first :]), 0, 0
+        for index in range(fitting.first, len(identities)):
+            yield identities[index], _Sequence(lengths[index], spans[index], extras[index], index)
+            waiting += sizes[index]
+            if waiting >= PIECE_BYTES:
+                self._read()
+                done, waiting = done + waiting, 0
+                if self._progress is not None:
+                    self._progress(done, total)
+        self._read()
+        for future in self._sums:
+            future.result()
+        for column in self._columns:
+            column.compare()
+        if self._progress is not None:
+            self._progress(total, total)
+
+    def expect(self, core: Core, reservation: Reservation, sequence: _Sequence) -> None:
+        """A sequence has got its rows; they are read with the next batch."""
+        start = reservation.start
+        # The rows are ours, and so is what the row map says of them.
+        core.arrays.row_slot[start : start + sequence.length] = reservation.slot
+        self._waiting.append((reservation, sequence.place))
+
+    def _check_apart(self) -> None:
+        """Check what will not be read from first to last on the way into the table."""
+        whole = self._fitting.first == 0
+        used = set()
+        for column in self._columns:
+            if column.part is not None:
+                used.add(column.part.column.name)
+                column.follow(whole)
+        for name, part in self._content.parts.items():
+            if name not in used:
+                part.rows.check()
+
+    def _read(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        starts = np.array([reservation.start for reservation, _ in waiting], np.int64)
+        slots = np.array([reservation.slot for reservation, _ in waiting], np.int64)
+        which = np.array([index for _, index in waiting], np.int64)
+        done = [column.read(starts, slots, which) for column in self._columns]
+        # One batch of checksums may be under way while the next rows are read, not more: what
+        # has just been read is still in the cache.
+        for future in self._sums:
+            future.result()
+        self._sums = [self._helper.submit(_add_up, self._columns, done)]
+
+
+def _add_up(columns: list[_Column], done: list[list[memoryview]]) -> None:
+    for column, views in zip(columns, done, strict=True):
+        column.add_up(views)
+
+
+class _Column:
+    """One column on its way from the file into the table.
+
+    Args:
+        memory: of the column.
+        part: of the file; None if it has none, then the rows become zeros.
+        counts: int64 [n], rows taken of each of the file's sequences.
+        tag: whether rows lie at slots.
+    """
+
+    def __init__(self, memory: RowBytes, part: Part | None, counts: Int64Array, tag: bool) -> None:
+        self.memory = memory
+        self.part = part
+        self.counts = counts
+        self._tag = tag
+        self._crc: int | None = None
+
+    def follow(self, whole: bool) -> None:
+        """Compute the checksum on the way if all rows come by, in order; else check it now."""
+        part = self.part
+        if part is None:
+            return
+        in_order = np.array_equal(part.starts, np.cumsum(part.counts) - part.counts)
+        if whole and in_order and np.array_equal(part.counts, self.counts):
+            self._crc = part.rows.head_crc
+        else:
+            part.rows.check()
+
+    def read(self, starts: Int64Array, slots: Int64Array, which: Int64Array) -> list[memoryview]:
+        """Read the rows of some sequences to where they belong; returns the memory."""
+        counts = self.counts[which]
+        targets = [
+            self.memory.run(start, count)
+            for start, count in zip(
+                (slots if self._tag else starts).tolist(), counts.tolist(), strict=True
+            )
+        ]
+        if self.part is None:
+            for target in targets:
+                np.frombuffer(target, np.uint8)[:] = 0
+            return targets
+        firsts = self.part.starts[which]
+        breaks = np.flatnonzero(firsts[1:] != firsts[:-1] + counts[:-1]) + 1
+        edges = [0, *breaks.tolist(), len(targets)]
+        for begin, end in zip(edges, edges[1:], strict=False):
+            self.part.rows.read_into(int(firsts[begin]), targets[begin:end])
+        return targets
+
+    def add_up(self, views: list[memoryview]) -> None:
+        """Go on with the checksum."""
+        if self._crc is not None:
+            crc = self._crc
+            for view in views:
+                crc = zlib.crc32(view, crc)
+            self._crc = crc
+
+    def compare(self) -> None:
+        """Raise FileDamagedError unless the checksum is right."""
+        if self._crc is not None and self.part is not None:
+            self.part.rows.compare(self._crc)

@@ -1,0 +1,72 @@
+"""Which sequences are there: listed in a moment, to be copied while the table goes on.
+
+Slots and generations are taken under the lock, everything else afterwards: what describes a slot
+stays as it is while its generation does, so whoever copies compares generations at the end, as a
+sample does. Nothing read from a slot is used before that comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shmtable.index import fields as f
+from shmtable.protocols.core import Core
+from shmtable.types import BoolArray, Int64Array
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Live sequences, oldest first; int64 [n] each.
+
+    Attributes:
+        slots, generations: tell whether a sequence is still there.
+        identities, starts, lengths, orders, times_sampled: of the sequences.
+        extra: bit i: stored column i brought one row more than the length.
+    """
+
+    slots: Int64Array
+    generations: Int64Array
+    identities: Int64Array
+    starts: Int64Array
+    lengths: Int64Array
+    orders: Int64Array
+    times_sampled: Int64Array
+    extra: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def only(self, which: Int64Array | BoolArray | slice) -> Snapshot:
+        """Some of the sequences."""
+        return Snapshot(**{name: values[which] for name, values in vars(self).items()})
+
+
+def snapshot(core: Core) -> Snapshot:
+    """List the live sequences."""
+    slots, generations = core.guard.run(_live_locked, core)
+    records, notes = core.arrays.slots, core.arrays.notes
+    found = Snapshot(
+        slots,
+        generations,
+        records[slots, f.IDENTITY],
+        records[slots, f.START],
+        records[slots, f.LENGTH],
+        records[slots, f.ORDER],
+        notes[slots, f.TIMES_SAMPLED],
+        notes[slots, f.EXTRA],
+    )
+    found = found.only(core.guard.run(current_locked, core, found))
+    return found.only(np.argsort(found.orders))
+
+
+def current_locked(core: Core, found: Snapshot) -> BoolArray:
+    """bool [n], which sequences are still there, and so were there all the time."""
+    current: BoolArray = core.arrays.slots[found.slots, f.GENERATION] == found.generations
+    return current
+
+
+def _live_locked(core: Core) -> tuple[Int64Array, Int64Array]:
+    slots = core.view.live_slots().copy()
+    return slots, core.arrays.slots[slots, f.GENERATION]
