@@ -12,7 +12,7 @@ from pathlib import Path
 FORBIDDEN = {
     r"(?<!scope=\")\bsessions?\b": "work is told by what it does, not by when it was done",
     r"\bissues?\s*#?\d+\b": "say what the trouble is; numbers belong into commit messages",
-    r"\bas asked\b|\bper the (brief|task|issue)\b": "give the reason itself",
+    r"\bper the (brief|task|issue)\b": "give the reason itself",
     r"\b(design|protocol|style|features|contract)\.md\b": "not in this repository",
     r"\bthe seed'?s (system|file|module|documentation|document)": "not in this repository",
     r"/work/|/root/|/home/[a-z]|/tmp/[a-z]": "a path of one machine",
