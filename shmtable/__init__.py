@@ -10,6 +10,7 @@ from shmtable.adaptors import (
     KeyScaleAdaptor,
     TerminalAdaptor,
 )
+from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
 from shmtable.errors import (
     ArenaDamagedError,
@@ -64,6 +65,7 @@ __all__ = [
     "ArenaVersionError",
     "ArrayMemoryTable",
     "CapacityError",
+    "CheckpointEvery",
     "ClosedError",
     "Column",
     "DictObsAdaptor",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
-import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,45 +12,17 @@ from torch import Tensor
 from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
 from shmtable.errors import ClosedError, SpecError
-from shmtable.protocols import Core, add_sequences, lookup, sample
-from shmtable.protocols.options import build
+from shmtable.formats import Progress, TableSerializationVersion
+from shmtable.interface import MemoryTable
+from shmtable.protocols import Core, add_sequences, lookup, restore, sample, store
+from shmtable.protocols.options import as_int64, at_least_one, build
 from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.types import Finding, Int64Array, SampleResult, Stats
 
+__all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
-class TableSerializationVersion(enum.Enum):
-    """The formats a table's file may have."""
-
-    Legacy = 0
-    V1 = 1
-    LATEST = V1
-
-
-class MemoryTable(Protocol):
-    """What samplers of experience need of a table.
-
-    Attributes:
-        adaptors: applied in order to every sample.
-    """
-
-    adaptors: list[Adaptor]
-
-    def sample(self, count: int, sequence_length: int) -> SampleResult:
-        """Draw ``count`` windows of ``sequence_length`` transitions."""
-        ...
-
-    def size(self) -> int:
-        """Number of transitions in the table."""
-        ...
-
-    def full(self) -> bool:
-        """Whether adding may eject."""
-        ...
-
-    def add_sequence(self, identity: int, sequence: Mapping[str, Any]) -> None:
-        """Add a fully terminated sequence."""
-        ...
+_Adaptors = Adaptor | Sequence[Adaptor] | None
 
 
 class ArrayMemoryTable:
@@ -168,20 +138,13 @@ class ArrayMemoryTable:
         return cls._of(core, adaptors, device or "cpu")
 
     @classmethod
-    def _of(
-        cls,
-        core: Core,
-        adaptors: Adaptor | Sequence[Adaptor] | None,
-        device: torch.device | str,
-    ) -> ArrayMemoryTable:
+    def _of(cls, core: Core, adaptors: _Adaptors, device: torch.device | str) -> ArrayMemoryTable:
         table = cls.__new__(cls)
         table._deliver(adaptors, device)
         table._open = core
         return table
 
-    def _deliver(
-        self, adaptors: Adaptor | Sequence[Adaptor] | None, device: torch.device | str
-    ) -> None:
+    def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
         self.adaptors = [adaptors] if callable(adaptors) else list(adaptors or ())
         self.device = torch.device(device)
 
@@ -216,7 +179,7 @@ class ArrayMemoryTable:
         core = self._core
         core.converter.maxlen = core.maxlen()
         prepared = core.converter.prepare(sequence)
-        add_sequences(core, (_int64("identity", identity),), (prepared,), timeout_s)
+        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s)
 
     def add_sequences(
         self,
@@ -237,7 +200,7 @@ class ArrayMemoryTable:
         core.converter.maxlen = core.maxlen()
         identities, prepared = [], []
         for identity, sequence in sequences:
-            identities.append(_int64("identity", identity))
+            identities.append(as_int64("identity", identity))
             prepared.append(core.converter.prepare(sequence))
         add_sequences(core, identities, prepared, timeout_s)
 
@@ -262,8 +225,8 @@ class ArrayMemoryTable:
             NoWindowError: no sequence is long enough.
             WaitTimeoutError: nothing to sample came in time.
         """
-        count = _at_least_one("count", count)
-        sequence_length = _at_least_one("sequence_length", sequence_length)
+        count = at_least_one("count", count)
+        sequence_length = at_least_one("sequence_length", sequence_length)
         result = sample(self._core, count, sequence_length, timeout_s)
         if self.device.type != "cpu":
             for name, column in result.items():
@@ -311,7 +274,7 @@ class ArrayMemoryTable:
         Raises:
             UnknownIdentityError: no live sequence has this identity.
         """
-        return lookup.sequence(self._core, _int64("identity", identity))
+        return lookup.sequence(self._core, as_int64("identity", identity))
 
     def remove(self, identity: int) -> None:
         """Remove one sequence.
@@ -319,7 +282,7 @@ class ArrayMemoryTable:
         Raises:
             UnknownIdentityError: no live sequence has this identity.
         """
-        lookup.remove(self._core, _int64("identity", identity))
+        lookup.remove(self._core, as_int64("identity", identity))
 
     def clear(self) -> None:
         """Remove all sequences, for everybody at once."""
@@ -334,7 +297,62 @@ class ArrayMemoryTable:
         Raises:
             CapacityError: smaller, or beyond the address space taken at creation.
         """
-        lookup.resize(self._core, _at_least_one("new_size", new_size))
+        lookup.resize(self._core, at_least_one("new_size", new_size))
+
+    # -- files -----------------------------------------------------------------------------
+
+    def store(
+        self,
+        path: str | os.PathLike[str],
+        version: TableSerializationVersion = TableSerializationVersion.LATEST,
+        *,
+        progress: Progress | None = None,
+    ) -> bool:
+        """Write the table to the file ``path + ".zip"``, while others go on using it.
+
+        Whole or not at all: a failure leaves the file before. Returns True.
+
+        Args:
+            path: without the suffix.
+            version: of the format.
+            progress: called now and then as ``progress(done, total)``, in bytes.
+
+        Raises:
+            OSError: no space, or no right to write there.
+            TableFileError: something that the format cannot hold.
+            LockTimeoutError: another process is writing this file.
+        """
+        store(self._core, f"{os.fspath(path)}.zip", version, progress)
+        return True
+
+    def restore(
+        self,
+        path: str | os.PathLike[str],
+        override_version: TableSerializationVersion | None = None,
+        *,
+        strict: bool = True,
+        progress: Progress | None = None,
+    ) -> bool:
+        """Replace the content by that of the file ``path + ".zip"``, for everybody at once.
+
+        The whole file is checked first; whatever the error, the table is as it was. A larger
+        table's file gives its newest sequences that fit, and a warning. Returns True.
+
+        Args:
+            path: without the suffix.
+            override_version: read the file as this version, whatever it says itself.
+            strict: refuse a file that lacks columns or has more of them; otherwise those become
+                zeros, these are left out, and a warning says so.
+            progress: called now and then as ``progress(done, total)``, in bytes.
+
+        Raises:
+            TableFileError: the file is missing, damaged, of a later version, unsafe, or of
+                another table (``FileMissingError`` and so on).
+            CapacityError, SharedMemoryError: no room for old and new content side by side.
+        """
+        name = f"{os.fspath(path)}.zip"
+        restore(self._core, name, override_version, strict=strict, progress=progress)
+        return True
 
     # -- watching --------------------------------------------------------------------------
 
@@ -347,17 +365,7 @@ class ArrayMemoryTable:
         return lookup.stats(self._core)
 
     def __repr__(self) -> str:
-        if self._open is None:
-            return "<ArrayMemoryTable, closed>"
-        stats = self.stats()
-        columns = ", ".join(
-            f"{column.name} {column.dtype.name}{list(column.shape)}" for column in self.columns
-        )
-        return (
-            f"<ArrayMemoryTable {self._core.where()}: {stats.transitions} of {stats.maxlen} "
-            f"transitions in {stats.sequences} sequences; {columns}; "
-            f"{stats.bytes_reserved / 2**20:.1f} MiB>"
-        )
+        return f"<ArrayMemoryTable{lookup.described(self._open) if self._open else ', closed'}>"
 
     # -- life and passing on ---------------------------------------------------------------
 
@@ -373,12 +381,7 @@ class ArrayMemoryTable:
     def __enter__(self) -> ArrayMemoryTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -393,22 +396,3 @@ def _reopen(
 ) -> ArrayMemoryTable:
     core = Core.open(Arena.open(address), classes)
     return ArrayMemoryTable._of(core, adaptors, device)
-
-
-def _int64(what: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise SpecError(
-            f"{what} is {value!r}, a {type(value).__name__}; give an integer"
-        ) from error
-    if not -(2**63) <= number < 2**63:
-        raise SpecError(f"{what} is {number}; give one that fits into 64 bits, signed")
-    return number
-
-
-def _at_least_one(what: str, value: Any) -> int:
-    number = _int64(what, value)
-    if number < 1:
-        raise SpecError(f"{what} is {number}; give at least 1")
-    return number

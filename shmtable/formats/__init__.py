@@ -13,15 +13,20 @@ from shmtable.formats.base import (
     TableSerializationVersion,
 )
 from shmtable.formats.files import opened
+from shmtable.formats.inspect import Description, convert, describe, verify
 
 __all__ = [
     "PIECE_BYTES",
     "Content",
+    "Description",
     "FileColumn",
     "Part",
     "Progress",
     "Rows",
     "Strategy",
     "TableSerializationVersion",
+    "convert",
+    "describe",
     "opened",
+    "verify",
 ]

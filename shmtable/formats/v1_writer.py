@@ -6,6 +6,7 @@ The layout is described for readers in the documentation, page "File format".
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Summary:
 
 
 class ColumnWriter:
-    """One column's rows: write them with ``member.write`` at ``end``, then count them in.
+    """One column's rows: ``write``, or ``member.write`` at ``end`` and then ``count_in``.
 
     Attributes:
         member: of the archive.
@@ -67,6 +68,11 @@ class ColumnWriter:
     def end(self) -> int:
         """Where in the member the next rows belong."""
         return self._head_bytes + self._bytes
+
+    def write(self, rows: memoryview) -> None:
+        """Write rows at the end, and count them in."""
+        size = self.member.write([rows], self.end)
+        self.count_in(size, zlib.crc32(rows, self.crc))
 
     def count_in(self, row_bytes: int, crc: int) -> None:
         """So many bytes at ``end`` are rows; ``crc`` is that of all rows up to there."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from shmtable.protocols.core import Core
 from shmtable.protocols.options import Options
 from shmtable.protocols.read import sample
+from shmtable.protocols.restore import restore
+from shmtable.protocols.store import store
 from shmtable.protocols.write import add_sequences
 
-__all__ = ["Core", "Options", "add_sequences", "sample"]
+__all__ = ["Core", "Options", "add_sequences", "restore", "sample", "store"]

@@ -145,3 +145,13 @@ def _stats_locked(core: Core) -> Stats:
         bytes_reserved=layout.regions["slots"].offset + reserved,
         bytes_address=core.arena.total_bytes,
     )
+
+
+def described(core: Core) -> str:
+    """Name, fill, columns and memory, for people."""
+    now = stats(core)
+    columns = ", ".join(f"{c.name} {c.dtype.name}{list(c.shape)}" for c in core.schema.columns)
+    return (
+        f" {core.where()}: {now.transitions} of {now.maxlen} transitions in {now.sequences} "
+        f"sequences; {columns}; {now.bytes_reserved / 2**20:.1f} MiB"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,3 +84,32 @@ def build(
     )
     reserved = () if pad is None else (MASK_NAME,)
     return Schema.build(columns, length_key, reserved=reserved), options
+
+
+def as_int64(what: str, value: Any) -> int:
+    """An integer of the caller's, of whatever type, as int.
+
+    Raises:
+        SpecError: it is none, or does not fit into 64 bits.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise SpecError(
+            f"{what} is {value!r}, a {type(value).__name__}; give an integer"
+        ) from error
+    if not -(2**63) <= number < 2**63:
+        raise SpecError(f"{what} is {number}; give one that fits into 64 bits, signed")
+    return number
+
+
+def at_least_one(what: str, value: Any) -> int:
+    """An integer of the caller's that is 1 or more.
+
+    Raises:
+        SpecError: it is not.
+    """
+    number = as_int64(what, value)
+    if number < 1:
+        raise SpecError(f"{what} is {number}; give at least 1")
+    return number
