@@ -15,7 +15,7 @@ import torch
 
 from shmtable.errors import ArenaError, ArenaNotFoundError, SpecError
 from shmtable.shm import address as addresses
-from shmtable.shm import files, header, leftovers, places, process, room
+from shmtable.shm import files, header, leftovers, places, process, robust, room
 from shmtable.shm import lock as locks
 
 Plan = Callable[[int], tuple[int, dict[str, Any]]]
@@ -266,7 +266,7 @@ class Arena:
             creator_fd=fd,
         )
         if lock_kind == "robust":
-            locks.initialise(self.memory)
+            robust.initialise(self.memory)
         files.seal_size(fd)
         self._take(header.Header(tuple(self.words[:16]), number, lock_kind, json_object))
 
@@ -279,7 +279,7 @@ class Arena:
         self.first = True
         self.rebooted = self.words[header.BOOT_ID] != process.boot_id()
         if self.lock_kind == "robust":
-            locks.initialise(self.memory)
+            robust.initialise(self.memory)
         header.restart(self.words)
 
     def _own(self) -> None:

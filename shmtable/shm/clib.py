@@ -49,3 +49,9 @@ def function(
     found.argtypes = argtypes
     found.restype = restype
     return found
+
+
+class Timespec(ctypes.Structure):
+    """A struct timespec of a 64-bit system."""
+
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from shmtable.errors import SpecError
 from shmtable.shm import clib, header
-from shmtable.shm.lock import SLICE_S, Timespec
+from shmtable.shm.mutex import SLICE_S
 
 if TYPE_CHECKING:
     from shmtable.shm.arena import Arena
@@ -61,7 +61,7 @@ class Bell:
             ctypes.c_void_p,
             ctypes.c_int,
             ctypes.c_uint32,
-            ctypes.POINTER(Timespec),
+            ctypes.POINTER(clib.Timespec),
             ctypes.c_void_p,
             ctypes.c_int,
         )
@@ -116,7 +116,7 @@ class Bell:
     def _sleep_slice(self, seen: int, slice_s: float) -> None:
         if self._sleep is None:
             return
-        limit = Timespec(0, int(slice_s * 1e9))
+        limit = clib.Timespec(0, int(slice_s * 1e9))
         result = self._sleep(self._number, self._address, _WAIT, seen, limit, None, 0)
         if result == -1 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):
             self._number = None  # a sandbox forbids it: look again and again from now on

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shmtable.errors import LockReentryError, LockTimeoutError
 from shmtable.shm import header, process
 from shmtable.shm.futex import Bell
-from shmtable.shm.lock import SLICE_S, Mutex, Status, make_mutex
+from shmtable.shm.lock import make_mutex
+from shmtable.shm.mutex import SLICE_S, Mutex, Status
 
 if TYPE_CHECKING:
     from shmtable.shm.arena import Arena

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,24 +123,52 @@ class _ForkHooks:
     """Callbacks around fork, held weakly, run in the order they were registered."""
 
     def __init__(self) -> None:
-        self._hooks: dict[str, list[weakref.ref[Any]]] = {"before": [], "parent": [], "child": []}
+        self._pairs: list[tuple[weakref.ref[Any], weakref.ref[Any]]] = []
+        self._children: list[weakref.ref[Any]] = []
+        # By forking thread: what is to be undone. Held strongly, or a collection between before
+        # and after would leave the first half for ever.
+        self._begun: dict[int, list[Hook]] = {}
 
-    def add(self, when: str, callback: Hook) -> None:
-        kind: Any = weakref.WeakMethod if hasattr(callback, "__self__") else weakref.ref
-        self._hooks[when] = [hook for hook in self._hooks[when] if hook() is not None]
-        self._hooks[when].append(kind(callback))
+    def add_pair(self, before: Hook, after: Hook) -> None:
+        alive = [pair for pair in self._pairs if pair[0]() is not None]
+        self._pairs = [*alive, (_weakly(before), _weakly(after))]
 
-    def run(self, when: str) -> None:
-        hooks = self._hooks[when]
-        # Before a fork in reverse, as elsewhere: what was set up last is locked first.
-        for hook in reversed(hooks) if when == "before" else tuple(hooks):
+    def add_child(self, callback: Hook) -> None:
+        alive = [hook for hook in self._children if hook() is not None]
+        self._children = [*alive, _weakly(callback)]
+
+    def before(self) -> None:
+        begun = self._begun[threading.get_ident()] = []
+        # In reverse, as elsewhere: what was set up last is locked first.
+        for before, after in reversed(self._pairs):
+            act, undo = before(), after()
+            if act is not None and undo is not None:
+                begun.insert(0, undo)
+                _attempt(act)
+
+    def in_parent(self) -> None:
+        for undo in self._begun.pop(threading.get_ident(), []):
+            _attempt(undo)
+
+    def in_child(self) -> None:
+        self._begun.clear()
+        for hook in self._children:
             callback = hook()
-            if callback is None:
-                continue
-            try:
-                callback()
-            except Exception:  # one table's trouble must not keep the others from being renewed
-                sys.excepthook(*sys.exc_info())
+            if callback is not None:
+                _attempt(callback)
+
+
+def _weakly(callback: Hook) -> weakref.ref[Any]:
+    kind: Any = weakref.WeakMethod if hasattr(callback, "__self__") else weakref.ref
+    reference: weakref.ref[Any] = kind(callback)
+    return reference
+
+
+def _attempt(callback: Hook) -> None:
+    try:
+        callback()
+    except Exception:  # one table's trouble must not keep the others from being renewed
+        sys.excepthook(*sys.exc_info())
 
 
 _hooks = _ForkHooks()
@@ -151,13 +180,15 @@ def after_fork(callback: Hook) -> None:
     A function made on the spot (a lambda) is gone at once: pass a bound method or a module's
     function.
     """
-    _hooks.add("child", callback)
+    _hooks.add_child(callback)
 
 
 def around_fork(before: Hook, after_in_parent: Hook) -> None:
-    """Run callbacks in the forking process, before it forks and when it has; held weakly."""
-    _hooks.add("before", before)
-    _hooks.add("parent", after_in_parent)
+    """Run callbacks in the forking process, before it forks and when it has.
+
+    Both are held weakly, but the second is sure to follow the first.
+    """
+    _hooks.add_pair(before, after_in_parent)
 
 
 def _renew_current() -> None:
@@ -175,7 +206,7 @@ after_fork(_renew_current)
 after_fork(_use_one_thread)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _hooks.run("before"),
-        after_in_parent=lambda: _hooks.run("parent"),
-        after_in_child=lambda: _hooks.run("child"),
+        before=_hooks.before,
+        after_in_parent=_hooks.in_parent,
+        after_in_child=_hooks.in_child,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +13,13 @@ from collections.abc import Callable
 import pytest
 
 from shmtable.errors import ArenaDamagedError, SpecError
-from shmtable.shm import clib, lock
+from shmtable.shm import clib, header, lock
 from shmtable.shm.arena import Arena
+from shmtable.shm.guard import Guard
 from shmtable.shm.lock import Mutex, RobustMutex, Status, make_mutex
+from shmtable.shm.mutex import SLICE_S
 from tests.multiprocess.recipe import Crew, link
-from tests.shm.helpers import Parcel, wait_until
+from tests.shm.helpers import Parcel, small_plan, wait_until
 
 
 @pytest.fixture
@@ -35,6 +39,27 @@ def in_thread(ask: Callable[[], Status]) -> Status:
     thread.start()
     thread.join(30)
     return answers[0]
+
+
+def hold_in_thread(mutex: Mutex) -> Callable[[], None]:
+    """Let another thread hold the lock until the function returned is called."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        mutex.try_acquire()
+        held.set()
+        go_on.wait(60)
+        mutex.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30)
+
+    def let_go() -> None:
+        go_on.set()
+        thread.join(30)
+
+    return let_go
 
 
 def test_try_and_release(mutex: Mutex) -> None:
@@ -81,6 +106,13 @@ def test_the_two_locks_of_an_arena_are_independent(arena: Arena) -> None:
     table.release()
     assert grow.try_acquire() is Status.DEADLOCK
     grow.release()
+    assert table.try_acquire() is Status.ACQUIRED
+    child = os.fork()
+    if child == 0:
+        answers = table.try_acquire(), grow.try_acquire()
+        os._exit(0 if answers == (Status.BUSY, Status.ACQUIRED) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    table.release()
 
 
 def test_waiting_takes_one_slice_at_most(mutex: Mutex) -> None:
@@ -94,29 +126,27 @@ def test_waiting_takes_one_slice_at_most(mutex: Mutex) -> None:
         return status
 
     assert in_thread(wait) is Status.BUSY
-    assert lock.SLICE_S * 0.9 <= took[0] < 10
+    assert SLICE_S * 0.9 <= took[0] < 10
     mutex.release()
 
 
 def test_waiting_lets_other_threads_run(mutex: Mutex) -> None:
-    held, go_on = threading.Event(), threading.Event()
+    # In here everything that is not the waiting thread goes on: the holder could let go.
+    let_go, stop, steps = hold_in_thread(mutex), threading.Event(), [0]
 
-    def hold() -> None:
-        mutex.try_acquire()
-        held.set()
-        go_on.wait(30)
-        mutex.release()
+    def work() -> None:
+        while not stop.is_set():
+            steps[0] += 1
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=work)
     thread.start()
-    assert held.wait(30)
-    go_on.set()
-    # Kept to ourselves, the interpreter would never let the holder let go.
-    until = time.monotonic() + 30
-    while mutex.acquire(0.1) is Status.BUSY:
-        assert time.monotonic() < until
-    mutex.release()
+    before = steps[0]
+    assert mutex.acquire(0.1) is Status.BUSY
+    during = steps[0] - before
+    stop.set()
     thread.join(30)
+    let_go()
+    assert during > 100
 
 
 def ask(parcels: list[Parcel]) -> list[str]:
@@ -269,13 +299,67 @@ def test_an_interrupt_before_it_was_made_consistent(robust: tuple[Arena, RobustM
     mutex.release()
 
 
+def unmap_what_is_held(by_another_thread: bool) -> None:
+    arena = Arena.create(small_plan, lock="robust")
+    mutex = make_mutex(arena, "table")
+    if by_another_thread:
+        stop, ready = threading.Event(), threading.Event()
+
+        def work(ask: Callable[[], Status]) -> None:
+            ask()
+            arena_words[header.TABLE_NOTE_PID] = os.getpid()
+            del ask
+            ready.set()
+            stop.wait(30)
+            use_another_lock()
+
+        arena_words = arena.words
+        thread = threading.Thread(target=work, args=(mutex.try_acquire,))
+        thread.start()
+        assert ready.wait(30)
+        del arena_words
+    else:
+        mutex.try_acquire()
+    arena.close()
+    del arena, mutex
+    gc.collect()
+    if by_another_thread:
+        stop.set()
+        thread.join(30)
+    use_another_lock()
+
+
+def use_another_lock() -> None:
+    arena = Arena.create(small_plan, lock="robust")
+    mutex = make_mutex(arena, "table")
+    for _ in range(3):
+        mutex.try_acquire()
+        mutex.release()
+    arena.close()
+
+
+@pytest.mark.parametrize("by_another_thread", [False, True])
+def test_a_held_mutex_is_not_unmapped_under_its_holder(by_another_thread: bool) -> None:
+    # Otherwise the holder's next lock, of whatever table, is a segmentation fault.
+    with Crew("fork") as crew:
+        crew.add(unmap_what_is_held, by_another_thread)
+        crew.go()
+        crew.results()
+
+
 def test_a_ruined_mutex_is_told(robust: tuple[Arena, RobustMutex]) -> None:
-    _, mutex = robust
+    arena, mutex = robust
     orphan(mutex)
     assert mutex.quick_try(mutex.token) == errno.EOWNERDEAD
     mutex.quick_release(mutex.token)  # without making it consistent
-    with pytest.raises(ArenaDamagedError, match="answers ENOTRECOVERABLE.*create the table again"):
-        mutex.try_acquire()
+    for _ in range(3):
+        with pytest.raises(ArenaDamagedError, match="answers ENOTRECOVERABLE.*create the table"):
+            mutex.try_acquire()
+        mutex.settle()
+    arena.words[header.DIRTY] = 1
+    for _ in range(3):
+        with pytest.raises(ArenaDamagedError, match="answers ENOTRECOVERABLE"):
+            Guard(arena, "table", int).run(pytest.fail)
 
 
 def test_without_clocklock_it_asks_again_and_again(
@@ -300,7 +384,7 @@ def test_without_clocklock_it_asks_again_and_again(
 
 
 def test_a_missing_robust_mutex_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     lock.robust_available.cache_clear()
     try:
         assert not lock.robust_available()

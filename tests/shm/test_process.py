@@ -223,6 +223,19 @@ def test_hooks_are_held_weakly() -> None:
     assert notes == []
 
 
+def test_what_was_begun_before_is_undone_after() -> None:
+    notes: list[str] = []
+
+    class Short(Hooked):
+        def before(self) -> None:
+            super().before()
+            kept.clear()  # nobody else refers to it from here on
+
+    kept = [Short("short", notes)]
+    assert in_child(lambda: len(kept)) == 0
+    assert notes == ["before short", "parent short"]
+
+
 def test_a_failing_hook_does_not_keep_others_from_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
