@@ -51,7 +51,7 @@ def read_legacy(archive: Archive, spool: Spool) -> Content:
         f"{archive.path} is in the Legacy format, which is deprecated; store the table again, "
         "or run 'shmtable file convert'",
         DeprecationWarning,
-        stacklevel=2,
+        stacklevel=6,  # whoever called restore() of the table
     )
     return _Reader(archive, spool).content()
 
@@ -105,7 +105,7 @@ class _Reader:
             warnings.warn(
                 f"{self._archive.path}: {len(lengths) - len(kept)} of {len(lengths)} sequences "
                 "have negative identities, which this format cannot hold; they are left out",
-                stacklevel=2,
+                stacklevel=8,
             )
         return kept
 

@@ -60,7 +60,7 @@ def store(
                 "the Legacy format is deprecated: it holds no priorities, sample counts or random "
                 "state, and no negative identities once it is read; store the table as V1",
                 DeprecationWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
             store_legacy(core, out, progress)
         else:
