@@ -146,8 +146,15 @@ def ctrl_c_later() -> Iterator[None]:
     even while they are still importing: a blocked signal is inherited from the first moment.
     """
     resource_tracker.ensure_running()  # unblocks the signal when it is started, so do that first
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    # Blocking alone would not hold it back here: another thread, say of a numerical library,
+    # may receive the signal instead, and its handler runs in the main thread all the same.
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -61,11 +62,23 @@ def test_members_that_do_not_listen_are_ended_all_the_same(forgiving, monkeypatc
         process.is_alive()
 
 
-def test_ctrl_c_is_held_back_and_not_lost():
-    after = False
-    with pytest.raises(KeyboardInterrupt):
-        with ctrl_c_later():
-            os.kill(os.getpid(), signal.SIGINT)
-            after = True
-    assert after
+@pytest.mark.parametrize("threads", [0, 1])
+def test_ctrl_c_is_held_back_and_not_lost(threads):
+    done, finished = threading.Event(), False
+    others = [threading.Thread(target=done.wait) for _ in range(threads)]
+    for other in others:
+        other.start()  # the signal is not blocked there, so that is where it will arrive
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with ctrl_c_later():
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(100_000):
+                    pass  # a handler would run between two of these
+                finished = True
+    finally:
+        done.set()
+        for other in others:
+            other.join()
+    assert finished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
