@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from shmtable import ArrayMemoryTable, DuplicateIdentityError
 from tests.chaos.content import Content, Entry, add, look, remember
-from tests.chaos.scenarios import Operation, Scenario
+from tests.chaos.scenarios import Operation, Scenario, commits, functions
 from tests.chaos.stores import Shadow, Stores
 from tests.chaos.watch import watch
 from tests.multiprocess import content
@@ -57,98 +58,107 @@ def _make_last_call(table: ArrayMemoryTable, operate: Operation, fatal: int) -> 
     operate(table)
 
 
-def points(scenario: Scenario, lock: str) -> list[tuple[int, str]]:
-    """Number and description of the scenario's stores."""
-    with scenario.table(lock) as table:
-        labels = stores_of(table, scenario.operate)
-    return [
-        (number, label)
-        for number, label in enumerate(labels, 1)
-        if not scenario.within or scenario.within in label.partition(":")[0].split(" > ")
-    ]
+class Trial:
+    """A scenario's table, put back to how it was before every death.
 
-
-def survive(scenario: Scenario, lock: str, fatal: Sequence[int]) -> int:
-    """One history: deaths in the call and then in recoveries, and what comes after.
+    Putting it back saves half the time of making it anew. The mutex is left alone, by which
+    nobody notices a thing: what was left undone is known from the dirty word.
 
     Args:
         scenario: the situation and the call.
-        lock: the table's lock kind.
-        fatal: the store after which the first process dies in the call; the stores after which
-            further processes die, one after the other, in recovering from it.
+        table: made by ``scenario.table``.
 
-    Returns:
-        Which of the scenario's stages was found.
-
-    Raises:
-        AssertionError: something was lost, torn, left behind or invented.
+    Attributes:
+        deaths: number and description of each store after which the caller is going to die.
     """
-    with scenario.table(lock) as table:
-        before = look(table)
-        unnoticed = remember(table)
-        die(table, scenario.operate, fatal[0])
-        for number in fatal[1:]:
-            die(table, recover, number)
+
+    def __init__(self, scenario: Scenario, table: ArrayMemoryTable) -> None:
+        self._scenario = scenario
+        self._table = table
+        self._stages = scenario.stages(look(table))
+        self._start = Shadow(table._core)
+        self._unnoticed = remember(table)
+        self._labels = stores_of(table, scenario.operate)
+        self.deaths = [
+            (number, label)
+            for number, label in enumerate(self._labels, 1)
+            if not scenario.within or scenario.within in functions(label)
+        ]
+        assert sum(map(commits, self._labels)) == len(self._stages) - 1
+
+    def every_death(self) -> int:
+        """Die after each store of the call in turn; the number of deaths."""
+        for number, label in self.deaths:
+            with _telling(f"death after store {number}, {label}"):
+                self._start.restore()
+                die(self._table, self._scenario.operate, number)
+                self._survive(number)
+        return len(self.deaths)
+
+    def every_second_death(self, first: int) -> int:
+        """Die after one store of the call, and then after each store of the recovery in turn."""
+        self._start.restore()
+        die(self._table, self._scenario.operate, first)
+        left_behind = Shadow(self._table._core)
+        labels = stores_of(self._table, recover)
+        for number, label in enumerate(labels, 1):
+            with _telling(f"deaths after store {first} and recovery's store {number}, {label}"):
+                left_behind.restore()
+                die(self._table, recover, number)
+                self._survive(first)
+        return len(labels)
+
+    def find(self, matches: Callable[[str], bool]) -> int:
+        """The first store whose description matches."""
+        return next(number for number, label in self.deaths if matches(label))
+
+    def _survive(self, number: int) -> None:
+        """What a survivor finds and does after a death in the call, after store ``number``.
+
+        Raises:
+            AssertionError: something was lost, torn, left behind or invented.
+        """
+        table = self._table
         assert table.check() == []
         now = look(table)
-        stages = scenario.stages(before)
-        assert now in stages
-        stage = stages.index(now)
-        if scenario.repeatable:
-            scenario.operate(table)
+        # What was committed is there, what was not never was. Recovery decides nothing.
+        assert now == self._stages[sum(map(commits, self._labels[:number]))]
+        if self._scenario.repeatable:
+            self._scenario.operate(table)
             now = look(table)
-            assert now == stages[-1]
-        _go_on(table, now, scenario)
-        assert unnoticed() == []
-    return stage
+            assert now == self._stages[-1]
+        self._go_on(now)
+
+    def _go_on(self, now: Content) -> None:
+        """The survivor adds, samples and removes as if nothing had happened."""
+        table, scenario = self._table, self._scenario
+        for entry in scenario.adds:
+            if now.has(entry.identity) and not scenario.replaces:
+                with pytest.raises(DuplicateIdentityError):
+                    add(table, entry)
+            else:
+                now = self._add(now, entry)
+        assert table.stats().writing_transitions == 0
+        assert look(table) == now
+        for entry in FRESH:
+            now = self._add(now, entry)
+        assert content.wrong_with(table.sample(16, 4), 4) == []
+        table.remove(FRESH[-1].identity)
+        assert look(table) == now.without(FRESH[-1].identity)
+        assert table.check() == []
+
+    def _add(self, now: Content, entry: Entry) -> Content:
+        add(self._table, entry)
+        now = now.added(entry, replace=self._scenario.replaces)
+        found = self._table.identities().tolist()
+        assert found == [known.identity for known in now.entries]
+        assert self._unnoticed() == []
+        return now
 
 
-def every_store(scenario: Scenario, lock: str) -> int:
-    """Dies after each store of the scenario's call in turn; the number of deaths."""
-    reached = 0
-    deaths = points(scenario, lock)
-    for number, label in deaths:
-        try:
-            stage = survive(scenario, lock, [number])
-            # The call is always the same: the later it ends, the further it got.
-            assert stage >= reached
-        except AssertionError as error:
-            raise AssertionError(f"death after store {number}, {label}: {error}") from error
-        reached = stage
-    if not scenario.within:
-        with scenario.table(lock) as table:
-            assert reached == len(scenario.stages(look(table))) - 1
-    return len(deaths)
-
-
-def _go_on(table: ArrayMemoryTable, now: Content, scenario: Scenario) -> None:
-    """The survivor adds, samples and removes as if nothing had happened."""
-    for entry in scenario.adds:
-        if now.has(entry.identity) and not scenario.replaces:
-            with pytest.raises(DuplicateIdentityError):
-                add(table, entry)
-        else:
-            now = _add(table, now, entry, scenario)
-    assert table.stats().writing_transitions == 0
-    assert look(table) == now
-    for entry in FRESH:
-        now = _add(table, now, entry, scenario)
-    assert content.wrong_with(table.sample(16, 4), 4) == []
-    table.remove(FRESH[-1].identity)
-    assert look(table) == now.without(FRESH[-1].identity)
-    assert table.check() == []
-
-
-def _add(table: ArrayMemoryTable, now: Content, entry: Entry, scenario: Scenario) -> Content:
-    add(table, entry)
-    now = now.added(entry, replace=scenario.replaces)
-    assert table.identities().tolist() == [known.identity for known in now.entries]
-    return now
-
-
-def recoveries(scenario: Scenario, lock: str, first: int) -> Iterator[list[int]]:
-    """Every death in the recovery from one death, as arguments for ``survive``."""
-    with scenario.table(lock) as table:
-        die(table, scenario.operate, first)
-        stores = len(stores_of(table, recover))
-    yield from ([first, second] for second in range(1, stores + 1))
+@contextmanager
+def _telling(when: str) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{when}: {error}") from error

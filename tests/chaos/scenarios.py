@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from shmtable import ArrayMemoryTable
+from shmtable.index import fields as f
 from tests.chaos.content import Content, Entry, add
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew
@@ -16,6 +18,8 @@ from tests.multiprocess.recipe import Crew
 Operation = Callable[[ArrayMemoryTable], None]
 Stages = Callable[[Content], list[Content]]
 
+# What leaves in these was not live, or has been replaced already.
+AFTERWARDS = {"commit_locked", "abort_of_locked", "reclaim_locked"}
 MAXLEN = 60
 FIVE = tuple(Entry(identity, 10) for identity in range(5))
 FULL = (*FIVE, Entry(5, 10))
@@ -63,6 +67,33 @@ class Scenario:
         if self.prepare is not None:
             self.prepare(table)
         return table
+
+
+def makes_live(label: str) -> bool:
+    """Whether the store so described commits a sequence."""
+    return _is_state(label, f.LIVE)
+
+
+def clears(label: str) -> bool:
+    """Whether it empties the table."""
+    return f": words[{f.LIVE_FROM}] = " in label
+
+
+def commits(label: str) -> bool:
+    """Whether it takes a call from one stage to the next."""
+    raises_limit = any(f": words[{word}] = " in label for word in (f.MAXLEN, f.MAX_SEQUENCES))
+    frees = _is_state(label, f.FREE) and AFTERWARDS.isdisjoint(functions(label))
+    return makes_live(label) or clears(label) or raises_limit or frees
+
+
+def _is_state(label: str, state: int) -> bool:
+    found = re.search(r": slot_words\[(\d+)\] = (\d+)$", label)
+    return bool(found) and int(found[1]) % f.SLOT_WORDS == f.STATE and int(found[2]) == state
+
+
+def functions(label: str) -> list[str]:
+    """The functions in which the store so described was made, outermost first."""
+    return label.partition(":")[0].split(" > ")
 
 
 def adding(name: str, *entries: Entry, **more: Any) -> Scenario:
@@ -188,7 +219,13 @@ SCENARIOS = (
     adding("add that ejects all", Entry(10, 60), start=FULL[:3], within="reserve_locked"),
     adding("add beyond the sequences", NEW, options=FEW, within="reserve_locked"),
     adding("replace", Entry(2, 6, 1), options=REPLACE, within="commit_locked"),
-    adding("replace where it is full", Entry(3, 14, 1), start=FULL, options=REPLACE),
+    adding(
+        "replace where it is full",
+        Entry(3, 14, 1),
+        start=FULL,
+        options=REPLACE,
+        within="reserve_locked",
+    ),
     Scenario(
         "add several at once",
         _add_at_once(*SEVERAL),

@@ -62,7 +62,7 @@ class Stores:
 
 
 class Shadow:
-    """A copy of the arena's reserved bytes, to find stores that nobody reported.
+    """A copy of the arena's reserved bytes, to find stores that nobody reported, or undo them.
 
     The bytes of the mutexes are the C library's and are left out.
     """
@@ -78,6 +78,13 @@ class Shadow:
     def renew(self) -> None:
         """Take what is there for granted."""
         self._copies = {name: self._part(where).copy() for name, where in self._ranges()}
+
+    def restore(self) -> None:
+        """Put everything back to what it was at the last look."""
+        for name, where in self._ranges():
+            now, copy = self._part(where), self._copies[name]
+            now[: len(copy)] = copy
+            now[len(copy) :] = 0  # reserved since
 
     def compare(self, before: str) -> None:
         """Fail if anything differs from the last look."""

@@ -196,7 +196,7 @@ def _parts(owner: Any) -> Iterator[tuple[str, Any, Callable[[Any], None]]]:
         names = {name for cls in type(owner).__mro__ for name in getattr(cls, "__slots__", ())}
         for name in [*names, *getattr(owner, "__dict__", ())]:
             if hasattr(owner, name) and not name.startswith("__"):
-                yield name, getattr(owner, name), partial(setattr, owner, name)
+                yield name, getattr(owner, name), partial(object.__setattr__, owner, name)
 
 
 def _cannot(_: Any) -> None:
