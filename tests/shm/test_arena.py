@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -340,14 +341,16 @@ def test_no_room_is_an_error_and_not_a_signal(
 
 
 def test_a_full_file_system_is_noticed_before_anything_is_taken(
-    make_arena: Callable[..., Arena], unique_name
+    make_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch, unique_name
 ) -> None:
-    free = os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize
-    arena = make_arena(name=unique_name(), plan=lambda factor: (8192 + 2 * free, {}))
+    arena = make_arena(name=unique_name())
     before = reserved(arena)
-    with pytest.raises(SharedMemoryError):
-        arena.reserve([(8192, 2 * free)])
+    full = SimpleNamespace(f_blocks=100, f_bavail=3, f_frsize=4096)
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: full)
+    with pytest.raises(SharedMemoryError, match="its file system has 12288 left"):
+        arena.reserve([(START, 8192), (START + 8192, 8192)])
     assert reserved(arena) == before
+    arena.reserve([(START, 12288)])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")

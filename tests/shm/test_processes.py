@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import pickle
@@ -123,6 +124,31 @@ def test_an_address_nobody_can_serve(make_arena: Callable[..., Arena]) -> None:
     with pytest.raises(ArenaNotFoundError, match="is another table by now"):
         Arena.open(wrong)
     assert not arena.closed and files.is_open(arena._descriptor.key)
+
+
+def test_a_holder_whose_number_was_given_again(make_arena: Callable[..., Arena]) -> None:
+    arena = make_arena()
+    address = arena.address()
+    me = address.holders[0]
+    another = Holder(me.pid, me.start + 1, me.fd)
+    child = os.fork()
+    if child == 0:
+        status = 9
+        try:
+            arena.close()  # or it would be found open here
+            try:
+                Arena.open(dataclasses.replace(address, holders=(another,)))
+            except ArenaNotFoundError:
+                status = int(Arena.open(address).id != arena.id)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_an_arena_open_here_needs_no_holder(make_arena: Callable[..., Arena]) -> None:
+    arena = make_arena()
+    assert Arena.open(dataclasses.replace(arena.address(), holders=())) is arena
+    arena.close()
 
 
 def test_a_holders_descriptor_that_is_something_else(tmp_path: Path) -> None:
