@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shmtable.index import fields as f
+from shmtable.index.plan import Victims, duplicate
 from shmtable.shm.header import DIRTY
 
 if TYPE_CHECKING:
@@ -30,10 +31,38 @@ def publish_locked(index: Index, slots: list[int]) -> None:
     first = words[f.NEXT_ORDER] + 1
     words[f.NEXT_ORDER] = first + len(slots)
     steps = np.cumsum(arrays.slots[places, f.LENGTH]) + words[f.STEP_TOTAL]
-    words[f.STEP_TOTAL] = int(steps[-1]) if len(steps) else words[f.STEP_TOTAL]
     arrays.slots[places, f.ORDER] = np.arange(first, first + len(slots))
     arrays.slots[places, f.VERSION] = 0
     arrays.notes[places, f.STEPS_AT] = steps
     arrays.notes[places, f.PUBLISH_AT] = first
-    words[f.LIVE_FROM] = first  # the commit point
+    words[f.LIVE_FROM] = first  # the commit point; the step total follows from STEPS_AT
     index.rebuild_locked()
+
+
+# What a restored table means for those who were writing into the one before. Their room is still
+# theirs, but the identity may be taken now, and the limit reached.
+
+
+def replaced_since_locked(index: Index, slot: int, replace: bool) -> tuple[int, int]:
+    """The live slot of the same identity that a file has brought, with its generation.
+
+    Raises:
+        DuplicateIdentityError: there is one, and replacing was not asked for.
+    """
+    slots = index.arrays.slot_words
+    identity = slots[slot * f.SLOT_WORDS + f.IDENTITY]
+    live, _ = index.identities.find_locked(identity)
+    if live and not replace:
+        raise duplicate(identity, True)
+    return live, slots[live * f.SLOT_WORDS + f.GENERATION]
+
+
+def leaving_since_locked(index: Index, old: int, victims: Victims | None) -> list[int]:
+    """Who has to go, beside ``old``, for the writer to keep to the limit."""
+    words = index.words
+    old_steps = index.arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
+    over = words[f.LIVE_STEPS] + words[f.WRITING_STEPS] - old_steps - words[f.MAXLEN]
+    available = words[f.LIVE_STEPS] - old_steps
+    if over <= 0 or victims is None or not available:
+        return []
+    return index.plan.ask_locked(victims, min(over, available), old, old_steps)

@@ -20,14 +20,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import FrameType
 
-from shmtable.errors import DuplicateIdentityError, SlotLostError
+from shmtable.errors import SlotLostError
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
 from shmtable.index.identities import Identities
-from shmtable.index.loading import publish_locked
+from shmtable.index.loading import (
+    leaving_since_locked,
+    publish_locked,
+    replaced_since_locked,
+)
 from shmtable.index.owners import Reservation, Reservations, owner_is_gone
-from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims
+from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims, duplicate
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
 from shmtable.shm.header import DIRTY
@@ -60,6 +64,7 @@ class Index:
         self.extents = Extents(arrays.slot_words, arrays.link_words, arrays.bin_words)
         self.identities = Identities(arrays.words, arrays.slot_words, arrays.bucket_words)
         self.reservations = Reservations()
+        self.attachment = -1  # of this process, to tell its reservations by
         self.plan = Planner(arrays, self.extents, extra_rows)
         self.ring = ring
         self._track = track
@@ -85,7 +90,7 @@ class Index:
             self.reclaim_locked([writing])
             writing = 0
         if (live or writing) and not request.replace:
-            raise _duplicate(request.identity, bool(live))
+            raise duplicate(request.identity, bool(live))
         if writing:
             return Blocked(f"identity {request.identity} is being written by another process")
         leaving = self.plan.leaving_locked(request, live, victims)
@@ -147,6 +152,7 @@ class Index:
         base = slot * f.SLOT_WORDS
         notes[base + f.OWNER_PID] = owner.pid
         notes[base + f.OWNER_START] = owner.start
+        notes[base + f.OWNER_ATTACHMENT] = self.attachment
         notes[base + f.EXTRA] = request.extra
         notes[base + f.PUBLISH_AT] = -1
         slots[base + f.IDENTITY] = request.identity
@@ -156,7 +162,7 @@ class Index:
         if request.length > words[f.LONGEST]:
             words[f.LONGEST] = request.length
         generation = slots[base + f.GENERATION]
-        self.reservations.open(slot, generation, caller)
+        self.reservations.open(slot, caller)
         slots[base + f.STATE] = state  # the commit point
         self.extents.place_locked(node, slot, request.span)
         if start + request.span > words[f.ROW_HIGH]:
@@ -173,8 +179,16 @@ class Index:
 
     # -- commit and abort ------------------------------------------------------------------
 
-    def commit_locked(self, reservation: Reservation, replace: bool = False) -> None:
+    def commit_locked(
+        self,
+        reservation: Reservation,
+        replace: bool = False,
+        victims: Victims | None = None,
+    ) -> None:
         """Make a written sequence live; what it replaces goes afterwards.
+
+        ``replace`` and ``victims`` are those of its reservation: they are asked again when the
+        table was restored meanwhile, and is another one now.
 
         Raises:
             SlotLostError: the reservation was taken away (its owner was believed dead).
@@ -183,7 +197,7 @@ class Index:
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
         slot = reservation.slot
         base = slot * f.SLOT_WORDS
-        if not self._is_ours(slot, reservation.generation):
+        if not self._is_ours(slot) or slots[base + f.GENERATION] != reservation.generation:
             self.reservations.close(slot)
             raise SlotLostError(
                 f"slot {slot} was reclaimed while its sequence was being written: its owner was "
@@ -192,18 +206,24 @@ class Index:
             )
         start, length = slots[base + f.START], slots[base + f.LENGTH]
         old, old_generation = reservation.replaces, reservation.replaced_generation
+        leaving: list[int] = []
         if words[f.LIVE_FROM] != reservation.live_from:
-            old, old_generation = self._replaced_since_locked(slot, replace)
+            old, old_generation = replaced_since_locked(self, slot, replace)
+            leaving = leaving_since_locked(self, old, victims)
         words[DIRTY] = 1
+        for other in leaving:
+            self._leave_locked(other)
         order = words[f.NEXT_ORDER]
         words[f.NEXT_ORDER] = order + 1
-        words[f.STEP_TOTAL] += length
+        steps = words[f.STEP_TOTAL] + length
         slots[base + f.ORDER] = order
         slots[base + f.VERSION] = 0
-        notes[base + f.STEPS_AT] = words[f.STEP_TOTAL]
+        notes[base + f.STEPS_AT] = steps
         notes[base + f.TIMES_SAMPLED] = 0
         self._track(slot, start, length)
         slots[base + f.STATE] = f.LIVE  # the commit point
+        # Only now: steps that were never committed must not count. ``rebuild`` makes up for it.
+        words[f.STEP_TOTAL] = steps
         self.reservations.close(slot)
         words[f.WRITING_COUNT] -= 1
         words[f.WRITING_STEPS] -= length
@@ -212,15 +232,6 @@ class Index:
             self._leave_locked(old)
         self.ring()
         words[DIRTY] = 0
-
-    def _replaced_since_locked(self, slot: int, replace: bool) -> tuple[int, int]:
-        """The live slot of the same identity, with its generation, that a restored file brought."""
-        slots = self.arrays.slot_words
-        identity = slots[slot * f.SLOT_WORDS + f.IDENTITY]
-        live, _ = self.identities.find_locked(identity)
-        if live and not replace:
-            raise _duplicate(identity, True)
-        return live, slots[live * f.SLOT_WORDS + f.GENERATION]
 
     def abort_of_locked(self, caller: FrameType) -> None:
         """Give back what a call has reserved and not committed."""
@@ -231,7 +242,8 @@ class Index:
         self._abort_locked(self.reservations.abandoned())
 
     def _abort_locked(self, slots: list[int]) -> None:
-        ours = [slot for slot in slots if self._is_ours(slot, self.reservations.generation(slot))]
+        # Not by generation: an abort that was cut off may have raised it already.
+        ours = [slot for slot in slots if self._is_ours(slot)]
         if ours:
             self.reclaim_locked(ours)
         for slot in slots:
@@ -260,7 +272,7 @@ class Index:
         """Raise DuplicateIdentityError when the identity is in the table or being written."""
         live, writing = self.identities.find_locked(identity)
         if live or (writing and not owner_is_gone(self.arrays, writing)):
-            raise _duplicate(identity, bool(live))
+            raise duplicate(identity, bool(live))
 
     # -- leave -----------------------------------------------------------------------------
 
@@ -367,26 +379,18 @@ class Index:
         words[f.SLOT_HIGH] = slot + 1
         return slot
 
-    def _is_ours(self, slot: int, generation: int) -> bool:
+    def _is_ours(self, slot: int) -> bool:
+        """Whether the slot is one that this attachment has reserved and not finished."""
         base = slot * f.SLOT_WORDS
         slots, notes, owner = self.arrays.slot_words, self.arrays.note_words, process.current()
         return bool(
             slots[base + f.STATE] in (f.WRITING, f.LOADED)
-            and slots[base + f.GENERATION] == generation
             and notes[base + f.OWNER_PID] == owner.pid
             and notes[base + f.OWNER_START] == owner.start
+            and notes[base + f.OWNER_ATTACHMENT] == self.attachment
         )
 
     def _is_live(self, slot: int, generation: int) -> bool:
         base = slot * f.SLOT_WORDS
         slots = self.arrays.slot_words
         return bool(slots[base + f.STATE] == f.LIVE and slots[base + f.GENERATION] == generation)
-
-
-def _duplicate(identity: int, live: bool) -> DuplicateIdentityError:
-    return DuplicateIdentityError(
-        f"identity {identity} is already {'in the table' if live else 'being written'}: an "
-        "identity may be added once; use another, remove(identity) first, or make the table with "
-        "on_duplicate='replace'",
-        identity=identity,
-    )

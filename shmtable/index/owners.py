@@ -47,14 +47,14 @@ class Reservations:
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[int, int, FrameType]] = {}
+        self._open: dict[int, tuple[int, FrameType]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, slot: int, generation: int, caller: FrameType) -> None:
+    def open(self, slot: int, caller: FrameType) -> None:
         """Note a reservation, before it becomes real, and the call that will finish it."""
-        self._open[slot] = (generation, threading.get_ident(), caller)
+        self._open[slot] = (threading.get_ident(), caller)
 
     def close(self, slot: int) -> None:
         """Forget a reservation that was committed, given back or lost."""
@@ -64,17 +64,13 @@ class Reservations:
         """In a forked child: the reservations are the parent's."""
         self._open.clear()
 
-    def generation(self, slot: int) -> int:
-        """The generation that the slot was reserved with."""
-        return self._open[slot][0]
-
     def of(self, caller: FrameType) -> list[int]:
         """The slots that a call has open."""
-        return [slot for slot, entry in self._open.items() if entry[2] is caller]
+        return [slot for slot, entry in self._open.items() if entry[1] is caller]
 
     def abandoned(self) -> list[int]:
         """The slots whose call is on no thread's stack any more."""
-        return [slot for slot, entry in self._open.items() if not _is_running(*entry[1:])]
+        return [slot for slot, entry in self._open.items() if not _is_running(*entry)]
 
 
 def _is_running(thread: int, caller: FrameType) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shmtable.errors import DuplicateIdentityError
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
@@ -74,7 +75,7 @@ class Planner:
         while True:
             if wanted > available or (full and not available):
                 return blocked
-            leaving = self._ask_locked(victims, wanted, old, old_steps) if wanted else []
+            leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
             if self.locate_locked(request.span) >= 0 or (
                 self._extents.widest_locked(
                     np.array(leaving, np.int64),
@@ -89,7 +90,7 @@ class Planner:
             # Free rows enough, but nowhere in one piece: only more ejections can help.
             wanted = min(2 * max(wanted, request.span), available)
 
-    def _ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
+    def ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
         """The ejector's choice without ``old``, checked: a user may have written it."""
         slots = self._arrays.slot_words
         chosen: list[int] = victims(wanted).tolist()
@@ -133,3 +134,13 @@ class Planner:
         """Rows that may be used at all."""
         words = self._arrays.words
         return row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)
+
+
+def duplicate(identity: int, live: bool) -> DuplicateIdentityError:
+    """The error for an identity that is taken."""
+    return DuplicateIdentityError(
+        f"identity {identity} is already {'in the table' if live else 'being written'}: an "
+        "identity may be added once; use another, remove(identity) first, or make the table with "
+        "on_duplicate='replace'",
+        identity=identity,
+    )

@@ -37,6 +37,7 @@ LOCK_TIMEOUT_S = 60.0
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
+_MOST_NAMED = 8
 _EXAMPLES = {"sampler": "UniformSampleStrategy()", "ejector": "FifoEjectionStrategy()"}
 
 
@@ -182,7 +183,7 @@ class Core:
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
         if self._random is None:
-            number = self.attachments.join_locked()
+            number = self.index.attachment = self.attachments.join_locked()
             sequence = np.random.SeedSequence(self.options.seed, spawn_key=(number,))
             self._random = np.random.Generator(np.random.SFC64(sequence))
         return self._random
@@ -266,6 +267,14 @@ class Core:
         return bool(words[f.SATURATED]) or words[f.LIVE_STEPS] >= words[f.MAXLEN]
 
     # -- the rest --------------------------------------------------------------------------
+
+    def company(self) -> str:
+        """Who else has the table open, and when each last added: for the end of a message."""
+        others = self.attachments.others()
+        if not others:
+            return "no other process has the table open"
+        shown = "; ".join(map(str, others[-_MOST_NAMED:]))
+        return f"of {len(others)} others with the table open: {shown}"
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""

@@ -12,6 +12,7 @@ from shmtable.columns import MASK_NAME, Column, Schema
 from shmtable.errors import SpecError
 
 _MOST = 1 << 40  # keeps every row number times every row size far from 64 bits
+_MOST_STORED = 63  # one bit each in a slot's EXTRA
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "on_duplicate": ("error", "replace"),
     "layout": ("flat", "batch_time"),
@@ -83,7 +84,13 @@ def build(
         **choices,
     )
     reserved = () if pad is None else (MASK_NAME,)
-    return Schema.build(columns, length_key, reserved=reserved), options
+    schema = Schema.build(columns, length_key, reserved=reserved)
+    if len(schema.stored) > _MOST_STORED:
+        raise SpecError(
+            f"{len(schema.stored)} columns are stored, a table has at most {_MOST_STORED}; put "
+            "several into one column with a larger shape"
+        )
+    return schema, options
 
 
 def as_int64(what: str, value: Any) -> int:

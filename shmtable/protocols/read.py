@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from typing import NamedTuple
 
@@ -76,7 +77,11 @@ def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> _Picke
             error = core.guard.run(_nothing_locked, core, steps)
             if not timeout_s:
                 raise error
-            raise WaitTimeoutError(f"waited {timeout_s:g} s: {error}", timeout_s=timeout_s)
+            fact = str(error).partition(";")[0]
+            raise WaitTimeoutError(
+                f"waited {timeout_s:g} s for something to sample: {fact}; {core.company()}",
+                timeout_s=timeout_s,
+            )
         _refuse_to_wait_alone(core)
         core.guard.bell.wait(seen, LOCK_TIMEOUT_S if deadline is None else deadline - now)
 
@@ -96,9 +101,16 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
 
 
 def _refuse_to_wait_alone(core: Core) -> None:
-    """Raise when nobody is left who could add: others had the table open, and all have died."""
+    """Raise when nobody is left who could add: others had the table open, and all have died.
+
+    A living child of this process may be a new worker that has not come to the table yet.
+    """
     others = core.attachments.others()
-    if others and all(attachment.is_gone() for attachment in others):
+    if (
+        others
+        and all(attachment.is_gone() for attachment in others)
+        and not multiprocessing.active_children()
+    ):
         raise WaitTimeoutError(
             "there is nothing to sample, and nobody left who could add: every other process that "
             f"had the table open has died: {'; '.join(map(str, others[-8:]))}; see why they "

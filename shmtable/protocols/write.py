@@ -84,7 +84,7 @@ def _reserve(
             if deadline is not None and now >= deadline:
                 raise WaitTimeoutError(
                     f"add_sequence found no room in {timeout_s:g} s: {obstacle.reason}; "
-                    "give it a larger timeout_s, or see check() and stats() for who is writing",
+                    f"{core.company()}; give it a larger timeout_s",
                     timeout_s=timeout_s,
                 )
             left = LOCK_TIMEOUT_S if deadline is None else deadline - now
@@ -123,7 +123,7 @@ def copy(core: Core, reservation: Reservation, sequence: Prepared) -> None:
 
 def _commit_locked(core: Core, reservations: list[Reservation], replace: bool) -> None:
     for reservation in reservations:
-        core.index.commit_locked(reservation, replace)
+        core.index.commit_locked(reservation, replace, core.victims_locked)
         core.attachments.added(reservation.length)
 
 

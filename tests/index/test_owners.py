@@ -20,10 +20,9 @@ from tests.index.worlds import World
 
 def test_a_reservation_of_a_running_call_is_not_abandoned() -> None:
     reservations = Reservations()
-    reservations.open(5, 3, sys._getframe())
+    reservations.open(5, sys._getframe())
     assert reservations.abandoned() == []
     assert reservations.of(sys._getframe()) == [5]
-    assert reservations.generation(5) == 3
     assert len(reservations) == 1
 
 
@@ -31,7 +30,7 @@ def test_a_reservation_of_a_call_that_has_returned_is_abandoned() -> None:
     reservations = Reservations()
 
     def call() -> FrameType:
-        reservations.open(5, 3, sys._getframe())
+        reservations.open(5, sys._getframe())
         return sys._getframe()
 
     frame = call()
@@ -42,7 +41,7 @@ def test_a_reservation_of_a_call_that_has_returned_is_abandoned() -> None:
 
 def test_a_call_further_up_the_stack_is_still_running() -> None:
     reservations = Reservations()
-    reservations.open(5, 3, sys._getframe())
+    reservations.open(5, sys._getframe())
 
     def deeper(levels: int) -> list[int]:
         return deeper(levels - 1) if levels else reservations.abandoned()
@@ -56,7 +55,7 @@ def test_another_threads_call_is_abandoned_when_it_returns_or_the_thread_ends() 
     end = threading.Event()
 
     def call() -> None:
-        reservations.open(5, 3, sys._getframe())
+        reservations.open(5, sys._getframe())
         opened.set()
         assert finish.wait(30)
 
@@ -82,8 +81,8 @@ def test_another_threads_call_is_abandoned_when_it_returns_or_the_thread_ends() 
 
 def test_closing_forgets() -> None:
     reservations = Reservations()
-    reservations.open(5, 3, sys._getframe())
-    reservations.open(6, 0, sys._getframe())
+    reservations.open(5, sys._getframe())
+    reservations.open(6, sys._getframe())
     reservations.close(5)
     reservations.close(5)
     assert reservations.of(sys._getframe()) == [6]
@@ -163,7 +162,7 @@ def test_giving_back_what_was_taken_away_leaves_the_new_owner_alone() -> None:
     world = World()
     reservation = world.reserve(1, 5)
     world.index.reclaim_locked([reservation.slot])
-    world.index.reservations.open(reservation.slot, reservation.generation, sys._getframe())
+    world.index.reservations.open(reservation.slot, sys._getframe())
     other = World(1000)
     other.add(2, 5)
     world.add(2, 5)

@@ -212,7 +212,8 @@ def test_waiting_has_an_end(make_table: MakeTable) -> None:
     with pytest.raises(WaitTimeoutError) as caught:
         table.sample(1, 1, timeout_s=0.02)
     assert str(caught.value) == (
-        "waited 0.02 s: the table is empty; add a sequence first, or pass timeout_s to wait for one"
+        "waited 0.02 s for something to sample: the table is empty; "
+        "no other process has the table open"
     )
     assert isinstance(caught.value, TimeoutError)
 

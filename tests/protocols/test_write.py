@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
@@ -105,8 +106,8 @@ def test_room_that_others_are_writing_into_is_waited_for_so_long(
             add(table, 3, length=16, timeout_s=timeout_s)
         assert str(caught.value) == (
             f"add_sequence found no room in {timeout_s:g} s: the room left is taken by sequences "
-            "that others are writing; give it a larger timeout_s, or see check() and stats() for "
-            "who is writing"
+            f"that others are writing; of 1 others with the table open: pid {os.getpid()} (alive, "
+            "never added); give it a larger timeout_s"
         )
         assert everything(table) == before
         add(table, 3, length=15)
@@ -287,3 +288,58 @@ def test_a_batch_of_replacements_ejects_nobody_else(make_table: MakeTable, seed:
     table.add_sequences((identity, small_sequence(identity, 10)) for identity in (1, 4, 5, 1))
     assert np.sort(table.identities()).tolist() == list(range(8))
     assert table.stats().sequences_removed == 4
+
+
+def test_an_abort_that_was_cut_off_is_finished_at_the_next_add(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table()
+    index = table._core.index
+    leave = index._leave_locked
+
+    def cut_off(slot: int) -> None:
+        """Interrupted between its first store, which raises the generation, and its second."""
+        monkeypatch.setattr(index, "_leave_locked", leave)
+        index.arrays.slots[slot, f.GENERATION] += 1
+        raise KeyboardInterrupt
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write, "copy", interrupted)
+        patched.setattr(index, "_leave_locked", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            table.add_sequence(1, small_sequence(1, 5))
+    table.add_sequence(2, small_sequence(2, 5))
+    assert table.stats().writing_transitions == 0
+    table.add_sequence(1, small_sequence(1, 5))
+    assert table.identities().tolist() == [2, 1]
+
+
+def test_another_attachment_of_the_same_process_is_somebody_else(make_table: MakeTable) -> None:
+    table = make_table()
+    writer = Writer(table)
+    slot = writer.reserve(1, 5)
+    assert not table._core.index._is_ours(slot)
+    assert writer.table._core.index._is_ours(slot)
+    writer.commit(small_sequence(1, 5))
+    assert table.identities().tolist() == [1]
+
+
+def test_steps_count_only_when_they_are_committed(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table()
+    table.add_sequence(1, small_sequence(1, 7))
+    core = table._core
+
+    def cut_off(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(core.sampler, "track", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            table.add_sequence(2, small_sequence(2, 100))
+    assert table.stats().transitions_added == 7
+    assert table.check() == []
