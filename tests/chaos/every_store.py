@@ -89,7 +89,7 @@ class Trial:
     def every_death(self) -> int:
         """Die after each store of the call in turn; the number of deaths."""
         for number, label in self.deaths:
-            with _telling(f"death after store {number}, {label}"):
+            with telling(f"death after store {number}, {label}"):
                 self._start.restore()
                 die(self._table, self._scenario.operate, number)
                 self._survive(number)
@@ -102,7 +102,7 @@ class Trial:
         left_behind = Shadow(self._table._core)
         labels = stores_of(self._table, recover)
         for number, label in enumerate(labels, 1):
-            with _telling(f"deaths after store {first} and recovery's store {number}, {label}"):
+            with telling(f"deaths after store {first} and recovery's store {number}, {label}"):
                 left_behind.restore()
                 die(self._table, recover, number)
                 self._survive(first)
@@ -157,8 +157,9 @@ class Trial:
 
 
 @contextmanager
-def _telling(when: str) -> Iterator[None]:
+def telling(when: str) -> Iterator[None]:
+    """Says in which history it was that something went wrong."""
     try:
         yield
-    except AssertionError as error:
-        raise AssertionError(f"{when}: {error}") from error
+    except Exception as error:
+        raise AssertionError(f"{when}: {error!r}") from error

@@ -32,19 +32,20 @@ class Stores:
         shadow: compared before each store; then the stores are recorded, too.
 
     Attributes:
+        count: how many so far.
         labels: one line for each point of death, when recording: the product's functions on the
             stack, and what was stored where.
     """
 
     def __init__(self, fatal: int | None = None, shadow: Shadow | None = None) -> None:
         self.labels: list[str] = []
-        self._count = 0
+        self.count = 0
         self._fatal = fatal
         self._shadow = shadow
 
     def next_is_fatal(self) -> bool:
         """Whether the process will not survive the next store."""
-        return self._count + 1 == self._fatal
+        return self.count + 1 == self._fatal
 
     def before(self, target: str) -> None:
         """A store is about to be made."""
@@ -53,8 +54,8 @@ class Stores:
 
     def after(self, target: str) -> None:
         """It has been made; the process dies of it if it is time."""
-        self._count += 1
-        if self._count == self._fatal:
+        self.count += 1
+        if self.count == self._fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._shadow is not None:
             self._shadow.renew()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from shmtable.protocols import Core
+from shmtable.shm.arena import Arena
 from tests.chaos.stores import Array, Range, Shadow, Stores
 
 
@@ -32,6 +33,10 @@ class Words:
 
     def __getitem__(self, key: Any) -> Any:
         return self.raw[key]
+
+    def cast(self, form: str) -> Words:
+        """The same memory as other words."""
+        return Words(self.raw.cast(form), self.name, self._stores)  # type: ignore[call-overload]
 
     def __setitem__(self, key: int, value: int) -> None:
         target = f"{self.name}[{key}] = {value}"
@@ -167,6 +172,25 @@ def watch(core: Core, stores: Stores) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("shmtable.") and getattr(module, "np", None) is np:
             module.np = shim  # type: ignore[attr-defined]
+
+
+def watch_from_birth(stores: Stores) -> None:
+    """Watch the arenas that this process maps from now on, their headers being written included.
+
+    There is no way back.
+    """
+    open_core = Core.__init__
+
+    def setting(arena: Arena, name: str, value: Any) -> None:
+        watched = Words(value, "header", stores) if name == "words" else value
+        object.__setattr__(arena, name, watched)
+
+    def opening(core: Core, *args: Any, **kwargs: Any) -> None:
+        open_core(core, *args, **kwargs)
+        watch(core, stores)
+
+    Arena.__setattr__ = setting  # type: ignore[method-assign, assignment]
+    Core.__init__ = opening  # type: ignore[method-assign]
 
 
 def _replace(owner: Any, stand_in: Callable[[Any, str], Any], seen: set[int]) -> None:
