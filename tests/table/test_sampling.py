@@ -163,15 +163,16 @@ def test_adaptors_run_in_order(make_table: MakeTable) -> None:
         make_table,
         adaptors=[
             KeyScaleAdaptor(0.5, "rewards"),
-            KeyCastAdaptor(torch.float64, "rewards"),
+            KeyCastAdaptor(torch.int32, "rewards"),
+            KeyScaleAdaptor(3, "rewards"),
             DictObsAdaptor(["obs"]),
         ],
         sampler=oldest_first(),
     )
     sample = table.sample(1, 4)
     assert list(sample) == ["actions", "rewards", "dones", "observation", "next_observation"]
-    assert sample["rewards"].dtype == torch.float64
-    assert sample["rewards"].tolist() == [0.5, 1.0, 1.5, 2.0]
+    assert sample["rewards"].dtype == torch.int32
+    assert sample["rewards"].tolist() == [0, 3, 3, 6]  # of 1, 2, 3, 4: halved, cut off, times 3
     assert sample["observation"]["obs"].shape == (4, 3)
     assert len(sample.points) == 1
 
