@@ -176,9 +176,9 @@ class _Reader:
     def _storage(self, member: str) -> Storage:
         data = self._archive.read(member, _MOST_BYTES)
         where = self._archive.where(member)
-        head = npy.skip_objects(data, where)
+        array = unpickled(data[npy.skip_objects(data, where) :], where)
         try:
-            (storage,) = unpickled(data[head:], where).items()
+            (storage,) = array.items()
         except (AttributeError, TypeError, ValueError) as error:
             self._refuse(member, f"holds no storage ({error})")
         if not isinstance(storage, Storage):

@@ -97,8 +97,9 @@ class _Reader:
     def _json(self, name: str, per_sequence: int) -> Any:
         most = (1 << 20) + per_sequence * self._most_sequences
         self._read.add(name)
+        data = self._archive.read(name, most)
         try:
-            found = json.loads(self._archive.read(name, most).decode("utf-8"))
+            found = json.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             self._refuse(f"is no JSON ({str(error)[:100]})", name)
         if not isinstance(found, dict):
