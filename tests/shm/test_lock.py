@@ -306,6 +306,7 @@ def test_an_interrupt_before_it_was_made_consistent(robust: tuple[Arena, RobustM
 
 def unmap_what_is_held(by_another_thread: bool) -> None:
     arena = Arena.create(small_plan, lock="robust")
+    below = Arena.create(small_plan)  # bounds the gap that the first one will leave
     mutex = make_mutex(arena, "table")
     if by_another_thread:
         stop, ready = threading.Event(), threading.Event()
@@ -330,10 +331,11 @@ def unmap_what_is_held(by_another_thread: bool) -> None:
         stop.set()
         thread.join(30)
     use_another_lock()
+    below.close()
 
 
 def use_another_lock() -> None:
-    # Larger, or it would be mapped into the very gap.
+    # Larger than the gap, or it would be mapped into it and no harm be seen.
     arena = Arena.create(lambda factor: (1 << 30, {}), lock="robust")
     mutex = make_mutex(arena, "table")
     for _ in range(3):
