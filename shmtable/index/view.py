@@ -84,8 +84,8 @@ class IndexView:
 
         A shorter sequence offers none, or exactly one where the table pads.
         """
-        counts: Int64Array = self.slots[slots, f.LENGTH] - (steps - 1)
-        return np.maximum(counts, 1 if self.short else 0)
+        counts: Int64Array = self.slots.take(slots, axis=0)[:, f.LENGTH] - (steps - 1)
+        return np.maximum(counts, 1 if self.short else 0, out=counts)
 
     def points(self, slots: Int64Array, offsets: Int64Array) -> SamplePoints:
         """Sample points for windows at ``offsets`` of ``slots`` (int64 [B] each)."""

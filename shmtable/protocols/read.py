@@ -152,7 +152,8 @@ def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
 def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
     """Which windows have lost their sequence; None when all are good, and then they count."""
     slots = points.slots
-    stale: Int64Array = (core.arrays.slots[slots, f.GENERATION] != points.generations).nonzero()[0]
+    generations = core.arrays.slots.take(slots, axis=0)[:, f.GENERATION]
+    stale: Int64Array = (generations != points.generations).nonzero()[0]
     if len(stale):
         return stale
     np.add.at(core.arrays.notes[:, f.TIMES_SAMPLED], slots, 1)

@@ -27,6 +27,22 @@ def _below(bound: int, count: int, random: np.random.Generator) -> Int64Array:
     return (random.random(count) * bound).astype(np.int64)
 
 
+def _pairs_below(
+    first: int, second: int, count: int, random: np.random.Generator
+) -> tuple[Int64Array, Int64Array]:
+    """Two int64 [count], independent, below their bounds: out of one double each.
+
+    The whole part of a scaled double is the first, what is left of it, scaled, the second; the
+    product of the bounds is far below 2**53.
+    """
+    numbers = random.random(count)
+    numbers *= first
+    whole = numbers.astype(np.int64)
+    numbers -= whole
+    numbers *= second
+    return whole, numbers.astype(np.int64)
+
+
 class UniformSampleStrategy(SampleStrategy):
     """Draws uniformly over windows: every window of the length asked for is equally likely.
 
@@ -90,10 +106,12 @@ class UniformSampleStrategy(SampleStrategy):
         self, tries: int, steps: int, random: np.random.Generator
     ) -> tuple[Int64Array, Int64Array]:
         view = self.view
-        slots = view.live.take(_below(view.live_count, tries, random))
         most = max(view.longest - steps + 1, 1)
-        offsets = _below(most, tries, random)
-        kept = np.flatnonzero(offsets < view.window_counts(slots, steps))
+        places, offsets = _pairs_below(view.live_count, most, tries, random)
+        slots = view.live.take(places)
+        kept = (offsets < view.window_counts(slots, steps)).nonzero()[0]
+        if len(kept) == tries:  # sequences of one length: nothing to leave out
+            return slots, offsets
         return slots[kept], offsets[kept]
 
     def _by_count(
