@@ -27,10 +27,10 @@ def recover(table: ArrayMemoryTable) -> None:
     table.identities()
 
 
-def stores_of(table: ArrayMemoryTable, operate: Operation) -> list[str]:
+def stores_of(table: ArrayMemoryTable, operate: Operation, *, from_file: bool = False) -> list[str]:
     """What a process stores that makes this call; made in a process of its own."""
     with Crew("fork") as crew:
-        crew.add(_record, table, operate)
+        crew.add(_record, table, operate, from_file)
         crew.go()
         labels: list[str] = crew.results()[0]
     return labels
@@ -44,8 +44,9 @@ def die(table: ArrayMemoryTable, operate: Operation, fatal: int) -> None:
         crew.results()
 
 
-def _record(table: ArrayMemoryTable, operate: Operation) -> list[str]:
-    shadow = Shadow(table._core)
+def _record(table: ArrayMemoryTable, operate: Operation, from_file: bool) -> list[str]:
+    # Rows that come from a file are stored by the kernel, where nobody can watch it.
+    shadow = Shadow(table._core, rows=not from_file)
     stores = Stores(shadow=shadow)
     watch(table._core, stores)
     operate(table)
@@ -78,7 +79,7 @@ class Trial:
         self._stages = scenario.stages(look(table))
         self._start = Shadow(table._core)
         self._unnoticed = remember(table)
-        self._labels = stores_of(table, scenario.operate)
+        self._labels = stores_of(table, scenario.operate, from_file=scenario.from_file)
         self.deaths = [
             (number, label)
             for number, label in enumerate(self._labels, 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from shmtable import ArrayMemoryTable
@@ -39,6 +43,7 @@ class Scenario:
         adds: what the call adds; the survivor tries that again.
         options: of the table.
         within: a function; only stores made inside it count.
+        from_file: the call reads rows from a file.
         repeatable: the survivor makes the call once more, and it gets to the last stage.
     """
 
@@ -50,6 +55,7 @@ class Scenario:
     adds: tuple[Entry, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     within: str = ""
+    from_file: bool = False
     repeatable: bool = False
 
     def __str__(self) -> str:
@@ -203,7 +209,23 @@ def _resized(maxlen: int) -> Stages:
     return stages
 
 
+@cache
+def _file() -> str:
+    """A table's file, without its suffix; gone when this process ends."""
+    folder = tempfile.mkdtemp(prefix="shmtable-chaos-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with content.make(maxlen=MAXLEN) as table:
+        add(table, *STORED)
+        table.store(f"{folder}/table")
+    return f"{folder}/table"
+
+
+def _restore(table: ArrayMemoryTable) -> None:
+    table.restore(_file())
+
+
 NEW = Entry(10, 7)
+STORED = (Entry(20, 8), Entry(2, 9, 1), Entry(21, 11))
 SEVERAL = (NEW, Entry(11, 1), Entry(12, 2))
 MANY = tuple(Entry(identity, 1) for identity in range(512))  # half of the smallest identity map
 REPLACE = {"on_duplicate": "replace"}
@@ -242,6 +264,15 @@ SCENARIOS = (
         "clear", lambda table: table.clear(), lambda b: [b, b._replace(entries=())], repeatable=True
     ),
     Scenario("resize", lambda table: table.resize(150), _resized(150), start=FULL, repeatable=True),
+    Scenario(
+        "restore",
+        _restore,
+        lambda before: [before, before._replace(entries=STORED)],
+        prepare=lambda table: None if _file() else None,
+        within="_publish_locked",
+        from_file=True,
+        repeatable=True,
+    ),
     Scenario("sample", _sample, _unchanged),
     Scenario(
         "give up", _add_and_fail(NEW), _ejecting_only(NEW), start=FULL, within="abort_of_locked"

@@ -66,10 +66,15 @@ class Shadow:
     """A copy of the arena's reserved bytes, to find stores that nobody reported, or undo them.
 
     The bytes of the mutexes are the C library's and are left out.
+
+    Args:
+        core: the table.
+        rows: whether to look at the columns, too.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, rows: bool = True) -> None:
         self._core = core
+        self._rows = rows
         self._bytes: Array = core.arena.memory.numpy()
         # The real words: reading the marks must not depend on what is being watched.
         self._words: memoryview = core.arena.words
@@ -109,6 +114,8 @@ class Shadow:
         yield "words", (mutexes[1], header.HEADER_BYTES - mutexes[1])
         marks = {"row": f.RESERVED_ROWS, "slot": f.RESERVED_SLOTS, "bucket": f.RESERVED_BUCKETS}
         for name, region in self._core.layout.regions.items():
+            if not self._rows and name.startswith(("column/", "tag/")):
+                continue
             count = region.capacity if region.per == "once" else self._words[marks[region.per]]
             yield name, (region.offset, count * region.item_bytes)
 

@@ -141,10 +141,10 @@ class _Numpy:
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
-    def frombuffer(self, buffer: Any, dtype: Any) -> Array:
+    def frombuffer(self, buffer: Any, *more: Any) -> Array:
         if isinstance(buffer, Words):
-            return self._wrap(np.frombuffer(buffer.raw, dtype), buffer.name)
-        return np.frombuffer(buffer, dtype)
+            return self._wrap(np.frombuffer(buffer.raw, *more), buffer.name)
+        return np.frombuffer(buffer, *more)
 
 
 def watch(core: Core, stores: Stores) -> None:
