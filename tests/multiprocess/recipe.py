@@ -102,6 +102,13 @@ class Member:
             self._listen(until)
         return self.messages.pop(0)
 
+    def look(self) -> None:
+        """Takes in what the member has said so far; fails when it has raised or ended."""
+        while not self.done and self.pipe.poll():
+            self._listen(time.monotonic() + DEADLINE_S)
+        if self.done:
+            raise CrewError(f"{self} has ended")
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the member with a signal, which from then on is how it is expected to end."""
         self.expected_exit = -int(number)
@@ -173,6 +180,18 @@ class Crew:
         member = Member(process, ours)
         self.members.append(member)
         return member
+
+    def start(self, target: Callable[..., Any], *args: Any) -> Member:
+        """Starts a process that waits for nobody: for crews whose members come and go."""
+        member = self.add(target, *args)
+        member.tell("go")
+        return member
+
+    def dismiss(self, member: Member) -> None:
+        """Forgets a member that has ended, so that a long test does not run out of pipes."""
+        self.members.remove(member)
+        member.pipe.close()
+        member.process.close()
 
     def go(self) -> None:
         """Waits until every member is ready, then releases them all."""

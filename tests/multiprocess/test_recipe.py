@@ -89,3 +89,28 @@ def test_members_and_the_test_can_talk() -> None:
         assert member.hear() == 2
         member.tell("stop")
         crew.results()
+
+
+def test_members_come_and_go() -> None:
+    with Crew() as crew:
+        first = crew.start(_wait_for_ever)
+        first.look()
+        first.kill()
+        first.join()
+        with pytest.raises(CrewError, match="has ended"):
+            first.look()
+        crew.dismiss(first)
+        second = crew.start(_echo)
+        second.tell(1)
+        assert second.hear() == "ready" and second.hear() == 2
+        second.tell("stop")
+        assert crew.results() == [None]
+
+
+def test_a_look_reports_what_went_wrong() -> None:
+    with Crew() as crew:
+        member = crew.start(_raise)
+        assert member.hear() == "ready"
+        assert member.pipe.poll(60)
+        with pytest.raises(CrewError, match="RuntimeError: the reason"):
+            member.look()
