@@ -34,6 +34,7 @@ def replacing(path: str, timeout_s: float = 600.0) -> Iterator[int]:
         OSError: the folder cannot be written to, or has no space; ``path`` is as it was.
     """
     folder, name = os.path.split(os.path.abspath(path))
+    os.stat(folder)  # the lock would create it, and a mistyped path go unnoticed
     prefix = f".{name}."
     try:
         lock = filelock.FileLock(f"{path}.lock", timeout=timeout_s)
