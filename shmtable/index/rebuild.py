@@ -41,11 +41,26 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
     ends = arrays.slots[occupied, f.START] + arrays.slots[occupied, f.SPAN]
     words[f.ROW_HIGH] = int(ends.max(initial=0))
     index.extents.rebuild_locked(occupied)
+    if alone:
+        _map_rows_locked(index, live)
     # A map that was being enlarged when its writer died may have either size.
     index.identities.rebuild_locked(named, max(words[f.BUCKETS], bucket_count(len(named))))
     rebuild_strategies()
     index.ring()
     words[DIRTY] = 0
+
+
+def _map_rows_locked(index: Index, live: Int64Array) -> None:
+    """Which slot each row belongs to.
+
+    Writers store it before they commit, so a crash leaves it whole; a file that the system did
+    not finish writing may not have it. It takes longer than all the rest, hence not every time.
+    """
+    slots, row_slot = index.arrays.slots, index.arrays.row_slot
+    row_slot[: index.words[f.ROW_HIGH]] = 0
+    for slot in live.tolist():
+        start = slots[slot, f.START]
+        row_slot[start : start + slots[slot, f.LENGTH]] = slot
 
 
 def _settle_locked(index: Index, alone: bool) -> None:
