@@ -264,7 +264,11 @@ class Core:
     def is_full(self) -> bool:
         """Whether an add may eject."""
         words = self.arena.words
-        return bool(words[f.SATURATED]) or words[f.LIVE_STEPS] >= words[f.MAXLEN]
+        return bool(
+            words[f.SATURATED]
+            or words[f.LIVE_STEPS] >= words[f.MAXLEN]
+            or words[f.LIVE_COUNT] >= words[f.MAX_SEQUENCES]
+        )
 
     # -- the rest --------------------------------------------------------------------------
 
