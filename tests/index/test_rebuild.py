@@ -142,6 +142,17 @@ def test_alone_nobody_can_be_writing() -> None:
     assert findings_locked(world.index) == []
 
 
+def test_alone_the_row_map_is_made_anew() -> None:
+    # Of a file that the system did not finish writing, any page may be missing.
+    world = churned(2)
+    rows = world.arrays.row_slot
+    rows[:] = np.random.default_rng(0).integers(-(2**31), 2**31, len(rows))
+    world.index.rebuild_locked(alone=True)
+    assert findings_locked(world.index) == []
+    slots = world.arrays.row_slot[: world.words[f.ROW_HIGH]]
+    assert set(slots.tolist()) == {0, *world.slots_in(f.LIVE).tolist()}
+
+
 def test_of_two_sequences_with_one_identity_the_later_stays() -> None:
     # A replacement became live, and its writer died before it freed the predecessor.
     world = World()

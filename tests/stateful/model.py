@@ -63,4 +63,5 @@ class ListTable:
         self.maxlen, self.ejected = maxlen, False
 
     def full(self) -> bool:
-        return self.ejected or self.size() >= self.maxlen
+        at_limit = self.size() >= self.maxlen or len(self.entries) >= self.max_sequences
+        return self.ejected or at_limit

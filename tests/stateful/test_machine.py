@@ -138,7 +138,11 @@ class TableBesideList(RuleBasedStateMachine):
         assert not (gone and fits) and (not news or news[-1].identity == present[-1])
         assert len(gone) <= before + len(news)
         self.model.entries = [entry for entry in self.model.entries if entry not in gone]
-        self.model.ejected = table.full() and (bool(gone) or self.model.ejected or not fits)
+        # Some may have come and gone again within the batch, which only the table knows.
+        saturated = bool(table._core.arena.words[f.SATURATED])
+        assert saturated or not (gone or self.model.ejected)
+        assert not saturated or self.model.ejected or not fits
+        self.model.ejected = saturated
 
     @rule(handle=handles, identity=identities)
     def remove(self, handle: int, identity: int) -> None:

@@ -111,7 +111,7 @@ def test_full_when_no_transition_fits_any_more(make_table: MakeTable) -> None:
 
 def test_full_when_there_are_as_many_sequences_as_may_be(make_table: MakeTable) -> None:
     table = make_table(maxlen=20, max_sequences=2)
-    for identity, full in ((1, False), (2, False), (3, True)):
+    for identity, full in ((1, False), (2, True), (3, True)):
         table.add_sequence(identity, small_sequence(identity, 1))
         assert table.full() == full
 

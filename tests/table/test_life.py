@@ -258,6 +258,23 @@ def test_a_table_in_a_folder_attached_while_open(make_table: MakeTable, tmp_path
     assert table.stats().recoveries == 0
 
 
+def test_a_file_that_lost_what_can_be_derived_is_repaired(
+    make_table: MakeTable, tmp_path: Path
+) -> None:
+    table = small(on_disk(make_table, tmp_path))
+    before = content(table)
+    arrays = table._core.arrays
+    for array in (arrays.row_slot[:20], arrays.links[:4], arrays.live[:3], arrays.free[:4]):
+        array[:] = 0
+    table.close()
+    with ArrayMemoryTable.attach("replay", directory=str(tmp_path)) as again:
+        assert again.check() == []
+        assert content(again) == before
+        drawn = again.sample(200, 5)
+        assert torn_windows(drawn, 5) == []
+        assert set(drawn["obs"][:, 0].tolist()) == {1, 2, 3}
+
+
 def test_a_folder_may_be_a_path(make_table: MakeTable, tmp_path: Path) -> None:
     table = small(make_table(name="replay", directory=tmp_path))
     assert (tmp_path / "replay.shmtable").stat().st_mode & 0o777 == 0o600
