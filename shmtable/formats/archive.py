@@ -25,6 +25,8 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 STORED, DEFLATED = 0, 8
 _MOST_DIRECTORY_BYTES = 16 << 20
+# What is unpacked into memory are numbers and names, which compress by a tenth of this at best.
+_MOST_RATIO, _SMALL_BYTES = 100, 1 << 20
 _ENCRYPTED, _SIZES_FOLLOW, _UTF8 = 0x1, 0x8, 0x800
 _FULL32 = 0xFFFFFFFF
 
@@ -118,6 +120,8 @@ class Archive:
             FileDamagedError: missing, larger than ``most_bytes``, or changed.
         """
         member = self.member(name)
+        if member.method != STORED:
+            most_bytes = min(most_bytes, max(_SMALL_BYTES, _MOST_RATIO * member.stored_bytes))
         if member.size > most_bytes:
             raise FileDamagedError(
                 f"{self.where(name)}: claims {member.size} bytes, and the rest of the file admits "

@@ -140,6 +140,16 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
             archive.read("one", 1000)
 
 
+def test_a_bomb_is_not_unpacked_into_memory_whatever_the_rest_says(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("one", bytes(10_000_000))
+        archive.writestr("two", bytes(1_000_000))
+    with Archive(str(tmp_path / "a.zip")) as opened:
+        assert len(opened.read("two", 1 << 40)) == 1_000_000
+        with pytest.raises(FileDamagedError, match="claims 10000000 bytes"):
+            opened.read("one", 1 << 40)
+
+
 def test_a_size_that_compression_cannot_reach(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("one", bytes(1000))

@@ -303,6 +303,20 @@ def test_members_that_contradict(
     assert content_of(table) == before
 
 
+def test_compressed_rows_out_of_proportion(make_table: MakeTable, tmp_path: Path) -> None:
+    columns = [Column("actions", (), "int64")]
+    large = make_table(columns=columns, maxlen=4_000_000, max_sequences=10)
+    large.add_sequence(1, {"actions": np.zeros(3_000_000, np.int64)})
+    large.store(tmp_path / "t")
+    written(tmp_path / "t.zip", members(tmp_path / "t.zip"), zipfile.ZIP_DEFLATED)
+    small = make_table(columns=columns, maxlen=100)
+    with pytest.raises(FileDamagedError, match="claims 24000128 bytes unpacked, at most 1682"):
+        small.restore(tmp_path / "t")
+    large.clear()
+    large.restore(tmp_path / "t")
+    assert large.size() == 3_000_000
+
+
 def test_objects_are_never_read(make_table: MakeTable, tmp_path: Path) -> None:
     table = filled(make_table, [3, 4])
     table.store(tmp_path / "t")
