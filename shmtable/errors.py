@@ -29,6 +29,7 @@ attributes, and survives pickling, because it crosses processes::
     |-- LockTimeoutError(TimeoutError)        another process holds the table's lock
     |-- WaitTimeoutError(TimeoutError)        no data or no room came in time
     |-- LockReentryError(RuntimeError)        the table was called from inside its own section
+    |-- StrategyError(RuntimeError)           a sampler or ejector chose what it must not
     |-- SlotLostError(RuntimeError)           an open reservation was taken away
     |-- ClosedError(ValueError)               use after close()
     `-- MissingExtraError(ImportError)        an optional package is not installed
@@ -155,6 +156,10 @@ class WaitTimeoutError(ShmTableError, TimeoutError):
 
 class LockReentryError(ShmTableError, RuntimeError):
     """The table was called from inside its own critical section."""
+
+
+class StrategyError(ShmTableError, RuntimeError):
+    """A sampler or ejector did not return what it was asked for."""
 
 
 class SlotLostError(ShmTableError, RuntimeError):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shmtable.errors import DuplicateIdentityError
+from shmtable.errors import DuplicateIdentityError, StrategyError
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
@@ -102,10 +102,13 @@ class Planner:
             chosen = others[: np.searchsorted(sums, wanted) + 1]
         for slot in chosen:
             if slots[slot * f.SLOT_WORDS + f.STATE] != f.LIVE:
-                raise RuntimeError(f"the ejector chose slot {slot}, which is not live")
+                raise StrategyError(
+                    f"the ejector chose slot {slot}, which is not live; choose from live_slots()",
+                    slot=slot,
+                )
             freed += slots[slot * f.SLOT_WORDS + f.LENGTH]
         if freed < wanted or len(set(chosen)) != len(chosen):
-            raise RuntimeError(
+            raise StrategyError(
                 f"the ejector freed {freed} transitions in {len(chosen)} slots, {wanted} were "
                 "asked for: it must return distinct live slots that free at least as many"
             )

@@ -19,7 +19,13 @@ import torch
 from torch import Tensor
 
 from shmtable.columns import Windows, gather_columns
-from shmtable.errors import EmptyTableError, NoWindowError, SampleError, WaitTimeoutError
+from shmtable.errors import (
+    EmptyTableError,
+    NoWindowError,
+    SampleError,
+    StrategyError,
+    WaitTimeoutError,
+)
 from shmtable.index import fields as f
 from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
 from shmtable.types import Int64Array, SamplePoints, SampleResult
@@ -91,7 +97,7 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
         points = core.sampler.sample(count, steps, core.random_locked())
         if len(points):
             if len(points) != count:
-                raise RuntimeError(
+                raise StrategyError(
                     f"the sampler chose {len(points)} windows, {count} were asked for: it must "
                     "return exactly so many, or none at all when no sequence offers one"
                 )

@@ -17,6 +17,7 @@ from shmtable import (
     SampleStrategy,
     SpecError,
     StateSpec,
+    StrategyError,
 )
 from shmtable.index import fields as f
 from shmtable.types import Int64Array, SamplePoints
@@ -243,7 +244,7 @@ def test_an_ejector_that_frees_too_little_is_named(make_table: MakeTable) -> Non
     table = make_table(maxlen=15, ejector=Wrong())
     add(table, 1, 2, 3)
     before = everything(table)
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(StrategyError) as caught:
         add(table, 4)
     assert str(caught.value) == (
         "the ejector freed 0 transitions in 0 slots, 5 were asked for: it must return distinct "
@@ -255,7 +256,7 @@ def test_an_ejector_that_frees_too_little_is_named(make_table: MakeTable) -> Non
 def test_a_sampler_that_gives_too_few_is_named(make_table: MakeTable) -> None:
     table = make_table(sampler=Short())
     add(table, 1)
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(StrategyError) as caught:
         table.sample(4, 2)
     assert str(caught.value) == (
         "the sampler chose 1 windows, 4 were asked for: it must return exactly so many, or none "
