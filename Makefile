@@ -23,7 +23,7 @@ HAS = $(PYTHON) -c 'import sys; from importlib.util import find_spec; \
       sys.exit("$(PYTHON) has no " + ", ".join(missing) + \
       "; name one that has: make $@ PYTHON=..." if missing else 0)'
 
-.PHONY: help setup demo test check fix docs bench test-gpu bench-gpu clean
+.PHONY: help setup demo test check chaos fix docs bench test-gpu bench-gpu clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -38,10 +38,14 @@ demo: $(VENV)/.with-demo ## actors and a learner solve CartPole-v1 through one t
 test: $(VENV)/.with-test ## all tests in parallel, warnings are errors
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-check: $(VENV)/.with-check ## lint, format and types
+check: $(VENV)/.with-check $(VENV)/.with-test ## lint, format, types and layering
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/house/test_imports.py
+
+chaos: $(VENV)/.with-test ## kill processes at random and verify: ARGS="--seconds 600 --seed 1"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 fix: $(VENV)/.with-check ## let ruff repair what it can
 	$(BIN)/ruff check --fix .
