@@ -7,6 +7,7 @@ import re
 import secrets
 import stat
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from shmtable.errors import ArenaError, ArenaNotFoundError, ArenaPermissionError
 
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_LOCK_TIMEOUT_S = 20.0
+NAME_LOCKS = 64
 SUFFIX = ".shmtable"
 # No name may begin with a dot, so this cannot be one.
 ANONYMOUS = ".anonymous-"
@@ -83,9 +85,19 @@ def side_path(path: str, suffix: str) -> str:
     return path + suffix
 
 
+def _lock_path(path: str) -> str:
+    if path.startswith(shared_prefix()):
+        # A few files for all names, since a lock file cannot safely be removed again.
+        number = zlib.crc32(os.path.basename(path).encode()) % NAME_LOCKS
+        return f"{lock_directory()}/names-{number:02d}.lock"
+    return path + ".lock"
+
+
 @contextmanager
 def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[None]:
     """Serialise create, attach and sweep of one file between processes and threads.
+
+    Not to be nested: two names may share a lock.
 
     Raises:
         ArenaError: another process kept it for ``timeout_s``.
@@ -95,7 +107,7 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise ArenaNotFoundError(f"{folder} is not an existing folder; make it first", path=path)
-    lock = FileLock(side_path(path, ".lock"), mode=0o600)
+    lock = FileLock(_lock_path(path), mode=0o600)
     try:
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout as error:

@@ -10,6 +10,7 @@ from shmtable.shm import address as addresses
 from shmtable.shm import header
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
+from tests.multiprocess.recipe import link
 
 # Words of the index's part, free for the tests: a section changes both, and leaves them equal.
 FIRST, SECOND, REPAIRS = 100, 101, 102
@@ -63,6 +64,15 @@ def count_up(words: memoryview) -> None:
 def _linger() -> None:
     for _ in range(20):
         pass
+
+
+def count_for_ever(parcel: Parcel) -> None:
+    """What a member does until it is killed."""
+    guard = counting_guard(parcel.arena)
+    guard.run(count_up, parcel.arena.words)
+    link().tell("counting")
+    while True:
+        guard.run(count_up, parcel.arena.words)
 
 
 def wait_until(happened: Callable[[], object], deadline_s: float = 30.0) -> None:

@@ -1,30 +1,25 @@
-"""One arena in one process: mapping, references, reserving, names and their end."""
+"""One arena in one process: mapping, references, address space, failing creation."""
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from shmtable.errors import (
-    ArenaError,
-    ArenaInUseError,
     ArenaNotFoundError,
     CapacityError,
     SharedMemoryError,
     SpecError,
 )
-from shmtable.shm import files, header, process, room
+from shmtable.shm import files, header, room
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from tests.shm.helpers import DESCRIPTION, ROOM_BYTES, small_plan
@@ -260,203 +255,3 @@ def test_options_that_cannot_be() -> None:
         Arena.create(small_plan, directory="anywhere")
     with pytest.raises(SpecError, match="is not an arena's address"):
         Arena.open("replay")
-
-
-# -- reserving -----------------------------------------------------------------------------------
-
-
-def reserved(arena: Arena) -> int:
-    return os.fstat(arena._descriptor.fd).st_blocks * 512
-
-
-def test_reserve_takes_exactly_what_is_asked(make_arena: Callable[..., Arena]) -> None:
-    arena = make_arena()
-    before = reserved(arena)
-    arena.reserve([(START, 3 * 4096), (START + ROOM_BYTES, 5 * 4096), (START, 0)])
-    assert reserved(arena) == before + 8 * 4096
-    arena.reserve([])
-    assert reserved(arena) == before + 8 * 4096
-
-
-def test_large_spans_are_taken_in_chunks(
-    make_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[int, int]] = []
-    monkeypatch.setattr(room, "CHUNK_BYTES", ROOM_BYTES)
-    monkeypatch.setattr(room, "_allocate", lambda fd, start, size: calls.append((start, size)) or 0)
-    arena = make_arena()
-    calls.clear()
-    arena.reserve([(START, 2 * ROOM_BYTES + 4096)])
-    assert calls == [
-        (START, ROOM_BYTES),
-        (START + ROOM_BYTES, ROOM_BYTES),
-        (START + 2 * ROOM_BYTES, 4096),
-    ]
-
-
-def test_interrupted_reservations_go_on_in_smaller_chunks(
-    make_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arena = make_arena()
-    sizes: list[int] = []
-
-    def allocate(fd: int, start: int, size: int) -> int:
-        sizes.append(size)
-        return errno.EINTR if size > room.SMALLEST_CHUNK_BYTES else 0
-
-    monkeypatch.setattr(room, "_allocate", allocate)
-    arena.reserve([(START, 1 << 20)])
-    small = room.SMALLEST_CHUNK_BYTES
-    assert sizes[-4:] == [small] * 4 and sizes == sorted(sizes, reverse=True)
-
-
-def test_reserving_under_a_steady_signal() -> None:
-    # posix_fallocate is undone when a signal comes, so at full size this would never end.
-    arena = Arena.create(lambda factor: (1 << 29, {}))
-    ticks = []
-    previous = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    try:
-        arena.reserve([(8192, 1 << 28)])
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-    assert reserved(arena) >= 1 << 28
-    assert ticks
-    arena.close()
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_no_room_is_an_error_and_not_a_signal(
-    make_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch, code: int, unique_name
-) -> None:
-    arena = make_arena(name=unique_name())
-    monkeypatch.setattr(room, "_allocate", lambda *_: code)
-    with pytest.raises(
-        SharedMemoryError, match="8192 bytes are needed, its file system has"
-    ) as info:
-        arena.reserve([(START, 8192)])
-    assert info.value.asked_bytes == 8192 and info.value.free_bytes > 0
-    assert "directory=" in str(info.value) and "/dev/shm" in str(info.value)
-
-
-def test_a_full_file_system_is_noticed_before_anything_is_taken(
-    make_arena: Callable[..., Arena], monkeypatch: pytest.MonkeyPatch, unique_name
-) -> None:
-    arena = make_arena(name=unique_name())
-    before = reserved(arena)
-    full = SimpleNamespace(f_blocks=100, f_bavail=3, f_frsize=4096)
-    monkeypatch.setattr(os, "fstatvfs", lambda fd: full)
-    with pytest.raises(SharedMemoryError, match="its file system has 12288 left"):
-        arena.reserve([(START, 8192), (START + 8192, 8192)])
-    assert reserved(arena) == before
-    arena.reserve([(START, 12288)])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_really_full_file_system(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "x", str(small)], timeout=60)
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
-        arena = Arena.create(small_plan, name="t", directory=str(small))
-        with pytest.raises(SharedMemoryError, match="put the table on a larger disk"):
-            arena.reserve([(START, 2 * ROOM_BYTES)])
-        arena.reserve([(START, ROOM_BYTES // 2)])
-        arena.memory[START : START + ROOM_BYTES // 2] = 1
-        arena.close()
-        del arena
-        gc.collect()
-    finally:
-        subprocess.run(["umount", str(small)], check=True, timeout=60)
-
-
-# -- names and owners ----------------------------------------------------------------------------
-
-
-def test_the_owner_removes_the_name(make_arena: Callable[..., Arena], unique_name) -> None:
-    arena = make_arena(name=unique_name())
-    assert Path(str(arena.path)).parent == Path("/dev/shm")
-    assert Path(str(arena.path)).stat().st_mode & 0o777 == 0o600
-    arena.close()
-    assert not Path(str(arena.path)).exists()
-
-
-def test_a_dropped_arena_removes_its_name(unique_name) -> None:
-    name = unique_name()
-    arena = Arena.create(small_plan, name=name)
-    path = Path(str(arena.path))
-    del arena
-    gc.collect()
-    assert not path.exists()
-
-
-def test_the_owner_does_not_remove_another_ones_file(make_arena, unique_name) -> None:
-    arena = make_arena(name=unique_name())
-    path = Path(str(arena.path))
-    path.unlink()
-    path.write_bytes(b"somebody else's")
-    arena.close()
-    assert path.read_bytes() == b"somebody else's"
-    path.unlink()
-
-
-def test_a_table_on_disk_stays(make_arena: Callable[..., Arena], tmp_path: Path) -> None:
-    arena = make_arena(name="t", directory=str(tmp_path))
-    arena.reserve([(START, 4096)])
-    arena.memory[START] = 9
-    arena.words[400] = 123
-    arena.words[header.DIRTY] = 0
-    number = arena.id
-    arena.close()
-    with pytest.raises(ArenaInUseError, match="exists already; attach to it, remove the file"):
-        make_arena(name="t", directory=str(tmp_path))
-    again = Arena.attach("t", directory=str(tmp_path))
-    assert again.id == number and again.words[400] == 123 and again.memory[START] == 9
-    assert again.first and not again.rebooted
-    assert again.words[header.DIRTY] == again.words[header.GROW_DIRTY] == 1
-    again.close()
-
-
-def test_after_a_restart_of_the_machine(
-    make_arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arena = make_arena(name="t", directory=str(tmp_path))
-    arena.words[header.TABLE_MUTEX] = 0x7FFFFFFF  # a lock held by a thread of long ago
-    arena.close()
-    del arena
-    monkeypatch.setattr(process, "boot_id", lambda: 12345)
-    again = Arena.attach("t", directory=str(tmp_path))
-    assert again.first and again.rebooted
-    assert again.words[header.BOOT_ID] == 12345
-    assert Guard(again, "table", int).run(int, timeout_s=1) == 0
-    again.close()
-
-
-def test_an_unfinished_file_on_disk_is_replaced(make_arena, tmp_path: Path) -> None:
-    path = tmp_path / "t.shmtable"
-    path.write_bytes(b"\0" * 8192)
-    path.chmod(0o600)
-    assert make_arena(name="t", directory=str(tmp_path)).created_here
-
-
-def test_another_pid_namespace_is_refused(
-    make_arena, unique_name, monkeypatch: pytest.MonkeyPatch, lock_kind: str
-) -> None:
-    name = unique_name()
-    arena = make_arena(name=name, lock=lock_kind)
-    child = os.fork()
-    if child == 0:  # a process of its own, since here it is open already
-        status = 9
-        try:
-            arena.close()
-            monkeypatch.setattr(process, "pid_namespace", lambda: 1)
-            Arena.attach(name)
-            status = 0
-        except ArenaError as error:
-            status = 5 if "is used in pid namespace" in str(error) else 6
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (5 if lock_kind == "robust" else 0)

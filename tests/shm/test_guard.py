@@ -1,8 +1,7 @@
-"""Critical sections: repair, re-entry, time limits, interrupts, killed and stopped holders."""
+"""Critical sections: repair, re-entry, time limits, killed and stopped holders."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import random
@@ -11,12 +10,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
 from shmtable.errors import LockReentryError, LockTimeoutError
-from shmtable.shm import guard as guards
 from shmtable.shm import header
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
@@ -27,9 +24,9 @@ from tests.shm.helpers import (
     REPAIRS,
     SECOND,
     Parcel,
+    count_for_ever,
     count_up,
     counting_guard,
-    small_plan,
 )
 
 
@@ -287,14 +284,6 @@ def test_after_a_kill_inside_the_next_one_repairs(guard: Guard, arena: Arena) ->
         )
 
 
-def count_for_ever(parcel: Parcel) -> None:
-    guard = counting_guard(parcel.arena)
-    guard.run(count_up, parcel.arena.words)
-    link().tell("counting")
-    while True:
-        guard.run(count_up, parcel.arena.words)
-
-
 def test_kills_at_random_moments_stall_nobody(guard: Guard, arena: Arena) -> None:
     rng = random.Random(3)
     words = arena.words
@@ -313,201 +302,6 @@ def test_kills_at_random_moments_stall_nobody(guard: Guard, arena: Arena) -> Non
         guard.run(count_up, words, timeout_s=30)
         assert words[FIRST] == words[SECOND] == before + 1 or words[REPAIRS]
     assert guard.run(lambda: words[FIRST] - words[SECOND]) == 0
-
-
-# -- interrupts ----------------------------------------------------------------------------------
-
-
-def storm(parcel: Parcel, rounds: int) -> tuple[int, int, int]:
-    """Interrupt sections once a round at a random moment; count what was left held."""
-    arena, rng = parcel.arena, random.Random(1)
-    guard, words = counting_guard(arena), arena.words
-    mutex = make_mutex(arena, "table")
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    interrupts = orphans = 0
-    for _ in range(rounds):
-        try:
-            # Mostly so soon that it comes while the first sections run.
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(5e-6, 60e-6))
-            while True:
-                guard.run(count_up, words)
-        except KeyboardInterrupt:
-            interrupts += 1
-        if mutex.try_acquire() is Status.DEADLOCK:
-            orphans += 1
-        mutex.release()
-    return interrupts, orphans, guard.run(lambda: words[FIRST] - words[SECOND])
-
-
-@pytest.mark.parametrize("rival", [False, True])
-def test_a_storm_of_interrupts_never_leaves_the_lock_held(arena: Arena, rival: bool) -> None:
-    rounds = 3000
-    with Crew("fork") as crew:
-        stormy = crew.add(storm, Parcel(arena), rounds)
-        other = crew.add(count_for_ever, Parcel(arena)) if rival else None
-        crew.go()
-        stormy.join()
-        if other is not None:
-            other.kill()
-            other.join()
-        interrupts, orphans, torn = stormy.result
-    assert (interrupts, orphans, torn) == (rounds, 0, 0)
-
-
-def storm_of_threads(parcel: Parcel, enough: int) -> tuple[int, int]:
-    """Exceptions thrown into a thread from outside, several in a row."""
-    guard, words = counting_guard(parcel.arena), parcel.arena.words
-    stop, caught = threading.Event(), [0]
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                try:
-                    while not stop.is_set():
-                        guard.run(count_up, words)
-                except KeyboardInterrupt:
-                    caught[0] += 1
-            except KeyboardInterrupt:
-                pass
-
-    def survive() -> None:
-        while not stop.is_set():
-            try:
-                work()
-            except KeyboardInterrupt:
-                pass
-
-    thread = threading.Thread(target=survive)
-    thread.start()
-    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    until = time.monotonic() + 60
-    while caught[0] < enough and time.monotonic() < until:
-        for _ in range(10):
-            throw(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
-            time.sleep(0)  # let it run, and be hit somewhere
-        guard.run(count_up, words, timeout_s=30)  # the lock is never kept from us
-    stop.set()
-    thread.join(30)
-    return caught[0], guard.run(lambda: words[FIRST] - words[SECOND])
-
-
-def test_exceptions_thrown_into_a_thread(arena: Arena) -> None:
-    with Crew("fork") as crew:
-        crew.add(storm_of_threads, Parcel(arena), 300)
-        crew.go()
-        ((caught, torn),) = crew.results()
-    assert caught >= 300 and torn == 0
-
-
-def wait_for_ctrl_c(lock_kind: str) -> float:
-    arena = Arena.create(small_plan, lock=lock_kind)
-    guard, held = counting_guard(arena), threading.Event()
-    never = threading.Event()
-
-    def hold() -> None:
-        held.set()
-        never.wait()
-
-    threading.Thread(target=guard.run, args=(hold,), daemon=True).start()
-    held.wait(30)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        link().tell("waiting")
-        guard.run(int, timeout_s=100)
-    except KeyboardInterrupt:
-        return time.monotonic()
-    finally:
-        never.set()
-    raise AssertionError("never interrupted")
-
-
-def test_ctrl_c_is_answered_while_waiting(lock_kind: str) -> None:
-    with Crew("fork") as crew:
-        member = crew.add(wait_for_ctrl_c, lock_kind)
-        crew.go()
-        assert member.hear() == "waiting"
-        began = time.monotonic()
-        os.kill(member.pid, signal.SIGINT)
-        (answered,) = crew.results()
-    assert answered - began < 20
-
-
-# -- fork ----------------------------------------------------------------------------------------
-
-
-def child_says(body: Callable[[], object]) -> int:
-    """Run something in a forked child; its exit code, 99 for an exception."""
-    child = os.fork()
-    if child == 0:
-        status = 99
-        try:
-            status = int(bool(body()))
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def test_no_thread_is_inside_a_section_during_a_fork(guard: Guard, arena: Arena) -> None:
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            guard.run(count_up, arena.words)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        for _ in range(20):
-            # What the child has of Python objects was copied between two sections.
-            assert child_says(partial(check_child, guard, arena)) == 0
-    finally:
-        stop.set()
-        thread.join(30)
-    assert is_free(arena)
-
-
-def check_child(guard: Guard, arena: Arena) -> bool:
-    guard.run(count_up, arena.words, timeout_s=20)
-    return False
-
-
-def test_a_fork_waits_for_a_section_of_another_thread(guard: Guard) -> None:
-    inside, done = threading.Event(), []
-
-    def section() -> None:
-        inside.set()
-        until = time.monotonic() + 0.05
-        while time.monotonic() < until:
-            pass
-        done.append(1)
-
-    thread = threading.Thread(target=guard.run, args=(section,))
-    thread.start()
-    assert inside.wait(30)
-    assert child_says(lambda: len(done)) == 1
-    thread.join(30)
-
-
-def test_a_fork_from_inside_a_section_leaves_it_alone(guard: Guard, arena: Arena) -> None:
-    def section() -> tuple[int, bool]:
-        return child_says(int), is_free(arena)
-
-    assert guard.run(section) == (0, False)
-    assert is_free(arena)
-
-
-def test_a_fork_does_not_wait_long_for_others(
-    guard: Guard, arena: Arena, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guards, "FORK_WAIT_S", 0.05)
-    held, go_on = threading.Event(), threading.Event()
-    thread = threading.Thread(target=guard.run, args=(lambda: (held.set(), go_on.wait(60)),))
-    thread.start()
-    assert held.wait(30)
-    assert child_says(int) == 0
-    assert not is_free(arena)
-    go_on.set()
-    thread.join(30)
 
 
 def test_guards_do_not_refer_to_themselves(arena: Arena) -> None:
