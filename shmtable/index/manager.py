@@ -30,7 +30,7 @@ from shmtable.index.loading import (
     publish_locked,
     replaced_since_locked,
 )
-from shmtable.index.owners import Reservation, Reservations, owner_is_gone
+from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone
 from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims, duplicate
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
@@ -64,6 +64,7 @@ class Index:
         self.extents = Extents(arrays.slot_words, arrays.link_words, arrays.bin_words)
         self.identities = Identities(arrays.words, arrays.slot_words, arrays.bucket_words)
         self.reservations = Reservations()
+        self._sweeps = Sweeps()
         self.attachment = -1  # of this process, to tell its reservations by
         self.plan = Planner(arrays, self.extents, extra_rows)
         self.ring = ring
@@ -94,6 +95,9 @@ class Index:
         if writing:
             return Blocked(f"identity {request.identity} is being written by another process")
         leaving = self.plan.leaving_locked(request, live, victims)
+        # The room of the dead comes before that of the living.
+        if leaving and self.words[f.WRITING_COUNT] and self._sweeps.run(self.sweep_locked):
+            leaving = self.plan.leaving_locked(request, live, victims)
         if isinstance(leaving, Blocked):
             return leaving
         growth = self.plan.growth_locked(request.span, leaving)

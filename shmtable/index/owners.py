@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
@@ -71,6 +73,27 @@ class Reservations:
     def abandoned(self) -> list[int]:
         """The slots whose call is on no thread's stack any more."""
         return [slot for slot, entry in self._open.items() if not _is_running(*entry)]
+
+
+class Sweeps:
+    """When to look for reservations of the dead: at most a hundredth of the time goes into it."""
+
+    def __init__(self) -> None:
+        self._next_ns = 0
+
+    def run(self, sweep: Callable[[], int]) -> int:
+        """What ``sweep`` returns, or 0 when the last one is not long enough ago.
+
+        Args:
+            sweep: looks through all slots; returns how many it took back.
+        """
+        began_ns = time.monotonic_ns()
+        if began_ns < self._next_ns:
+            return 0
+        found = sweep()
+        ended_ns = time.monotonic_ns()
+        self._next_ns = ended_ns + 100 * (ended_ns - began_ns)
+        return found
 
 
 def _is_running(thread: int, caller: FrameType) -> bool:

@@ -128,3 +128,18 @@ def test_an_identity_being_written_is_taken(make_table, lock: str) -> None:
         crew.results()
     assert table.sequence(7)["who"].tolist()[:3] == [7, 1, 5]
     assert table.stats().writing_transitions == 0
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_room_of_the_dead_is_used_before_anybody_is_ejected(make_table, lock: str) -> None:
+    table = make_table(columns=content.columns(), maxlen=100, lock=lock)
+    table.add_sequence(1, content.sequence(1, 40))
+    with Crew("fork") as crew:
+        member = _half_written(crew, table, 2, 50)
+        table.add_sequence(3, content.sequence(3, 10))
+        member.kill()
+        crew.results()
+    # Nothing was cut off: no recovery comes along to take the 50 back.
+    table.add_sequence(4, content.sequence(4, 50))
+    assert table.stats().recoveries == 0
+    assert table.identities().tolist() == [1, 3, 4]
