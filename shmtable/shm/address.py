@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.context
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,7 +58,13 @@ class Address:
             yield partial(_borrow, holder)
 
     def _take_over(self) -> files.Descriptor:
-        return files.register(self.handle.detach())
+        fd = self.handle.detach()
+        # In any other process than the spawned one, this number is somebody else's: look before
+        # taking it over, and leave it open.
+        if files.read_header(fd, str(self)).id != self.id:
+            raise ArenaNotFoundError("the descriptor is not that of the table")
+        os.set_inheritable(fd, False)
+        return files.register(fd)
 
 
 def _borrow(holder: Holder) -> files.Descriptor:

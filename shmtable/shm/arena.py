@@ -147,7 +147,7 @@ class Arena:
         """
         if not isinstance(address, addresses.Address):
             raise SpecError(f"{address!r} is not an arena's address; pass Arena.address()")
-        place = (address.path, address.name, address.directory)
+        path, place = address.path, (address.name, address.directory)
         failures = []
         with _adopting:
             for arena in list(_arenas.values()):
@@ -155,13 +155,13 @@ class Arena:
                     return arena._again()
         for way in address.ways():
             try:
-                return cls._adopt(way(), *place, number=address.id)
+                return cls._adopt(way(), path, *place, number=address.id)
             except OSError as error:
                 failures.append(str(error))
-        if address.path is not None:
+        if path is not None:
             try:
-                with places.name_lock(address.path):
-                    return cls._from_path(*place, number=address.id)
+                with places.name_lock(path):
+                    return cls._from_path(path, *place, number=address.id)
             except OSError as error:
                 failures.append(str(error))
         raise ArenaNotFoundError(
@@ -172,10 +172,9 @@ class Arena:
 
     @classmethod
     def _from_path(
-        cls, path: str | None, name: str | None, directory: str | None, number: int | None = None
+        cls, path: str, name: str | None, directory: str | None, number: int | None = None
     ) -> Arena:
         """Open by path; the caller holds the name lock."""
-        assert path is not None
         descriptor = files.open_file(path)
         fresh = descriptor.users == 1
         unused = fresh and leftovers.is_unused(descriptor.fd)

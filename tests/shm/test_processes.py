@@ -167,6 +167,27 @@ def test_a_holders_descriptor_that_is_something_else(tmp_path: Path) -> None:
         os.close(fd)
 
 
+class Handle:
+    """As a ``reduction.DupFd`` that has come into the wrong process."""
+
+    def __init__(self, fd: int) -> None:
+        self.detach = lambda: fd
+
+
+def test_a_handle_in_the_wrong_process_takes_nothing_over(make_arena, tmp_path: Path) -> None:
+    arena, other = make_arena(), make_arena()
+    reader, writer = os.pipe()
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600)
+    for fd in (reader, file, 9999, other._descriptor.fd):
+        address = Address(arena.id + 1, None, None, None, (), Handle(fd))
+        with pytest.raises(ArenaNotFoundError, match="cannot be reached any more"):
+            Arena.open(address)
+        if fd != 9999:
+            os.fstat(fd)
+    for fd in (reader, writer, file):
+        os.close(fd)
+
+
 def test_an_address_is_small_and_says_where(make_arena, unique_name) -> None:
     arena = make_arena()
     assert len(pickle.dumps(arena.address())) < 400
