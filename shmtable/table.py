@@ -15,7 +15,8 @@ from shmtable.errors import ClosedError, SpecError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.interface import MemoryTable
 from shmtable.protocols import Core, add_sequences, lookup, restore, sample, store
-from shmtable.protocols.options import as_int64, at_least_one, build
+from shmtable.protocols.arguments import as_adaptors, as_device, as_int64, at_least_one, pairs
+from shmtable.protocols.options import build
 from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.types import Finding, Int64Array, SampleResult, Stats
@@ -134,19 +135,14 @@ class ArrayMemoryTable:
             ArenaVersionError: made by an incompatible version.
             ArenaDamagedError: the file is no sound table.
         """
-        core = Core.open(Arena.attach(name, directory=directory), {})
-        return cls._of(core, adaptors, device or "cpu")
-
-    @classmethod
-    def _of(cls, core: Core, adaptors: _Adaptors, device: torch.device | str) -> ArrayMemoryTable:
         table = cls.__new__(cls)
-        table._deliver(adaptors, device)
-        table._open = core
+        table._deliver(adaptors, device or "cpu")
+        table._open = Core.open(Arena.attach(name, directory=directory), {})
         return table
 
     def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
-        self.adaptors = [adaptors] if callable(adaptors) else list(adaptors or ())
-        self.device = torch.device(device)
+        self.adaptors = as_adaptors(adaptors)
+        self.device = as_device(device)
 
     @property
     def _core(self) -> Core:
@@ -199,8 +195,8 @@ class ArrayMemoryTable:
         core = self._core
         core.converter.maxlen = core.maxlen()
         identities, prepared = [], []
-        for identity, sequence in sequences:
-            identities.append(as_int64("identity", identity))
+        for identity, sequence in pairs(sequences):
+            identities.append(identity)
             prepared.append(core.converter.prepare(sequence))
         add_sequences(core, identities, prepared, timeout_s)
 
@@ -394,5 +390,7 @@ class ArrayMemoryTable:
 def _reopen(
     address: object, classes: dict[str, type[Any]], adaptors: list[Adaptor], device: str
 ) -> ArrayMemoryTable:
-    core = Core.open(Arena.open(address), classes)
-    return ArrayMemoryTable._of(core, adaptors, device)
+    table = ArrayMemoryTable.__new__(ArrayMemoryTable)
+    table._deliver(adaptors, device)
+    table._open = Core.open(Arena.open(address), classes)
+    return table

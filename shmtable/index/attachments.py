@@ -105,6 +105,10 @@ class Attachments:
             entries[base + _SEQUENCES] += 1
             entries[base + _STEPS] += length
 
+    def has_added(self) -> bool:
+        """Whether this process has ever added."""
+        return self._base >= 0 and bool(self._entries[self._base + _SEQUENCES])
+
     def sampled(self) -> None:
         """Note a sample of this process."""
         if self._base >= 0:

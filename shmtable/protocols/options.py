@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shmtable.columns import MASK_NAME, Column, Schema
+from shmtable.columns import MASK_NAME, Schema
 from shmtable.errors import SpecError
 
 _MOST = 1 << 40  # keeps every row number times every row size far from 64 bits
@@ -62,7 +61,7 @@ class Options:
 
 
 def build(
-    columns: Iterable[Column],
+    columns: Any,
     *,
     length_key: str,
     maxlen: Any,
@@ -83,6 +82,8 @@ def build(
         pad=pad,
         **choices,
     )
+    if not isinstance(columns, Iterable):
+        raise SpecError(f"columns is {columns!r}; give a list of Column, TagColumn, VirtualColumn")
     reserved = () if pad is None else (MASK_NAME,)
     schema = Schema.build(columns, length_key, reserved=reserved)
     if len(schema.stored) > _MOST_STORED:
@@ -91,32 +92,3 @@ def build(
             "several into one column with a larger shape"
         )
     return schema, options
-
-
-def as_int64(what: str, value: Any) -> int:
-    """An integer of the caller's, of whatever type, as int.
-
-    Raises:
-        SpecError: it is none, or does not fit into 64 bits.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise SpecError(
-            f"{what} is {value!r}, a {type(value).__name__}; give an integer"
-        ) from error
-    if not -(2**63) <= number < 2**63:
-        raise SpecError(f"{what} is {number}; give one that fits into 64 bits, signed")
-    return number
-
-
-def at_least_one(what: str, value: Any) -> int:
-    """An integer of the caller's that is 1 or more.
-
-    Raises:
-        SpecError: it is not.
-    """
-    number = as_int64(what, value)
-    if number < 1:
-        raise SpecError(f"{what} is {number}; give at least 1")
-    return number

@@ -109,11 +109,13 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
 def _refuse_to_wait_alone(core: Core) -> None:
     """Raise when nobody is left who could add: others had the table open, and all have died.
 
-    A living child of this process may be a new worker that has not come to the table yet.
+    A living child of this process may be a new worker that has not come to the table yet, and
+    where this process has added before, another thread of it may add again.
     """
     others = core.attachments.others()
     if (
         others
+        and not core.attachments.has_added()
         and all(attachment.is_gone() for attachment in others)
         and not multiprocessing.active_children()
     ):

@@ -15,6 +15,7 @@ from shmtable import (
     Column,
     FifoEjectionStrategy,
     NextElementMapper,
+    SequenceError,
     ShmTableError,
     SpecError,
     TagColumn,
@@ -48,6 +49,17 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"pad": "ones"}, "pad is 'ones'; give one of (None, 'zero', 'edge')"),
     ({"seed": -1}, "seed is -1; give a non-negative integer, or None"),
     ({"seed": 1.5}, "seed is 1.5; give a non-negative integer, or None"),
+    (
+        {"adaptors": [5]},
+        "adaptor 5 cannot be called; give functions or objects of the form "
+        "adaptor(result, count, sequence_length) -> result",
+    ),
+    (
+        {"adaptors": 5},
+        "adaptor 5 cannot be called; give functions or objects of the form "
+        "adaptor(result, count, sequence_length) -> result",
+    ),
+    ({"columns": 5}, "columns is 5; give a list of Column, TagColumn, VirtualColumn"),
     ({"lock": "spin"}, "lock='spin' must be 'robust' or 'portable'"),
     ({"name": "a/b"}, f"table name 'a/b' {NAME}"),
     ({"name": ""}, f"table name '' {NAME}"),
@@ -182,3 +194,29 @@ def test_attaching_to_nothing(unique_name: Any, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="^table name '../x' must be 1 to 100 letters"):
         ArrayMemoryTable.attach("../x")
     assert list(tmp_path.glob("*.shmtable")) == []
+
+
+def test_a_device_torch_does_not_know(make_table: Any, unique_name: Any) -> None:
+    with pytest.raises(SpecError, match=r"^device is 'nope', which torch refuses \(.*; give 'cpu'"):
+        make_table(device="nope")
+    table = make_table(name=unique_name())
+    with pytest.raises(SpecError, match="^device is 'nope'"):
+        ArrayMemoryTable.attach(table._core.arena.name, device="nope")
+
+
+def test_sequences_that_are_no_pairs(make_table: Any) -> None:
+    table = make_table()
+    with pytest.raises(SequenceError) as caught:
+        table.add_sequences(5)
+    assert str(caught.value) == "sequences is a int; give pairs of identity and sequence"
+    with pytest.raises(SequenceError) as caught:
+        table.add_sequences([(1,)])
+    assert str(caught.value) == (
+        "entry 0 of the sequences is (1,); give pairs of identity and sequence"
+    )
+
+
+def test_too_many_columns_for_one_table(make_table: Any) -> None:
+    columns = [Column(f"c{number}", (), "int8") for number in range(64)]
+    with pytest.raises(SpecError, match="^64 columns are stored, a table has at most 63; "):
+        make_table(columns=columns, length_key="c0")
