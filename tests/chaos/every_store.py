@@ -10,7 +10,7 @@ import pytest
 
 from shmtable import ArrayMemoryTable, DuplicateIdentityError
 from tests.chaos.content import Content, Entry, add, look, remember
-from tests.chaos.scenarios import Operation, Scenario, commits, functions
+from tests.chaos.scenarios import Operation, Scenario, functions, stages_after
 from tests.chaos.stores import Shadow, Stores
 from tests.chaos.watch import watch
 from tests.multiprocess import content
@@ -79,13 +79,14 @@ class Trial:
         self._stages = scenario.stages(look(table))
         self._start = Shadow(table._core)
         self._unnoticed = remember(table)
-        self._labels = stores_of(table, scenario.operate, from_file=scenario.from_file)
+        labels = stores_of(table, scenario.operate, from_file=scenario.from_file)
+        self._stage_after = stages_after(labels)
+        assert self._stage_after[-1] == len(self._stages) - 1
         self.deaths = [
             (number, label)
-            for number, label in enumerate(self._labels, 1)
+            for number, label in enumerate(labels, 1)
             if not scenario.within or scenario.within in functions(label)
         ]
-        assert sum(map(commits, self._labels)) == len(self._stages) - 1
 
     def every_death(self) -> int:
         """Die after each store of the call in turn; the number of deaths."""
@@ -123,7 +124,7 @@ class Trial:
         assert table.check() == []
         now = look(table)
         # What was committed is there, what was not never was. Recovery decides nothing.
-        assert now == self._stages[sum(map(commits, self._labels[:number]))]
+        assert now == self._stages[self._stage_after[number - 1]]
         if self._scenario.repeatable:
             self._scenario.operate(table)
             now = look(table)

@@ -15,6 +15,7 @@ from typing import Any
 
 from shmtable import ArrayMemoryTable
 from shmtable.index import fields as f
+from shmtable.shm.header import DIRTY
 from tests.chaos.content import Content, Entry, add
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew
@@ -22,8 +23,8 @@ from tests.multiprocess.recipe import Crew
 Operation = Callable[[ArrayMemoryTable], None]
 Stages = Callable[[Content], list[Content]]
 
-# What leaves in these was not live, or has been replaced already.
-AFTERWARDS = {"commit_locked", "abort_of_locked", "reclaim_locked"}
+# What leaves in these was not live.
+NOT_LIVE = {"abort_of_locked", "reclaim_locked"}
 MAXLEN = 60
 FIVE = tuple(Entry(identity, 10) for identity in range(5))
 FULL = (*FIVE, Entry(5, 10))
@@ -85,11 +86,19 @@ def clears(label: str) -> bool:
     return f": words[{f.LIVE_FROM}] = " in label
 
 
-def commits(label: str) -> bool:
-    """Whether it takes a call from one stage to the next."""
-    raises_limit = any(f": words[{word}] = " in label for word in (f.MAXLEN, f.MAX_SEQUENCES))
-    frees = _is_state(label, f.FREE) and AFTERWARDS.isdisjoint(functions(label))
-    return makes_live(label) or clears(label) or raises_limit or frees
+def stages_after(labels: list[str]) -> list[int]:
+    """For each of a call's stores, how many stages further it has taken the call."""
+    found = [0]
+    committed = False  # in this run of commit_locked: what leaves then has been replaced already
+    for label in labels:
+        if label.endswith(f": words[{DIRTY}] = 1"):
+            committed = False
+        frees = _is_state(label, f.FREE) and NOT_LIVE.isdisjoint(functions(label))
+        raises_limit = any(f": words[{word}] = " in label for word in (f.MAXLEN, f.MAX_SEQUENCES))
+        further = makes_live(label) or clears(label) or raises_limit or (frees and not committed)
+        committed |= makes_live(label)
+        found.append(found[-1] + further)
+    return found[1:]
 
 
 def _is_state(label: str, state: int) -> bool:
@@ -224,6 +233,38 @@ def _restore(table: ArrayMemoryTable) -> None:
     table.restore(_file())
 
 
+def _add_across_a_restore(entry: Entry) -> Operation:
+    """Another table's content arrives while a sequence is being copied."""
+
+    def operate(table: ArrayMemoryTable) -> None:
+        write = table._core.storage.write
+
+        def restore_and_write(*arguments: Any) -> None:
+            _restore(table)
+            write(*arguments)
+
+        table._core.storage.write = restore_and_write  # type: ignore[method-assign, assignment]
+        add(table, entry)
+
+    return operate
+
+
+def _restored(*entries: Entry, replace: bool = False) -> Stages:
+    """A file's content, and then these added one after the other."""
+
+    def stages(before: Content) -> list[Content]:
+        found = [before, before._replace(entries=STORED)]
+        for entry in entries:
+            found += found[-1].adding(entry, replace=replace)[1:]
+        return found
+
+    return stages
+
+
+def _make_file(_: ArrayMemoryTable) -> None:
+    _file()  # before anybody forks: it is this process that removes it
+
+
 NEW = Entry(10, 7)
 STORED = (Entry(20, 8), Entry(2, 9, 1), Entry(21, 11))
 SEVERAL = (NEW, Entry(11, 1), Entry(12, 2))
@@ -267,11 +308,31 @@ SCENARIOS = (
     Scenario(
         "restore",
         _restore,
-        lambda before: [before, before._replace(entries=STORED)],
-        prepare=lambda table: None if _file() else None,
+        _restored(),
+        prepare=_make_file,
         within="_publish_locked",
         from_file=True,
         repeatable=True,
+    ),
+    Scenario(
+        "add across a restore",
+        _add_across_a_restore(Entry(10, 50)),
+        _restored(Entry(10, 50)),
+        start=FIVE[:1],
+        prepare=_make_file,
+        adds=(Entry(10, 50),),
+        within="commit_locked",
+        from_file=True,
+    ),
+    Scenario(
+        "replace across a restore",
+        _add_across_a_restore(Entry(2, 6, 2)),
+        _restored(Entry(2, 6, 2), replace=True),
+        prepare=_make_file,
+        adds=(Entry(2, 6, 2),),
+        options=REPLACE,
+        within="commit_locked",
+        from_file=True,
     ),
     Scenario("sample", _sample, _unchanged),
     Scenario(
