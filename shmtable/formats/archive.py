@@ -295,6 +295,8 @@ class Archive:
         while position + 4 <= len(extra):
             kind, length = struct.unpack_from("<2H", extra, position)
             position += 4
+            if position + length > len(extra):
+                self.refuse(f"extra field {kind:#06x} of {length} bytes is cut short")
             if kind == 1:
                 block = extra[position : position + length]
                 for index, value in enumerate(wide):

@@ -24,7 +24,8 @@ class Fitting:
 
     Attributes:
         first: those before it are left out: the table is too small.
-        lengths, spans, extras: int64 [n], for all sequences of the file, as in ``Prepared``.
+        lengths, spans: int64 [n], for all sequences of the file, as in ``Prepared``.
+        extras: likewise.
         parts: by name, for each stored column and tag of the table; None where the file has none.
         counts: by name, int64 [n], rows taken of each sequence.
     """
@@ -32,7 +33,7 @@ class Fitting:
     first: int
     lengths: Int64Array
     spans: Int64Array
-    extras: Int64Array
+    extras: list[int]
     parts: dict[str, Part | None]
     counts: dict[str, Int64Array]
 
@@ -58,13 +59,14 @@ def fit(core: Core, content: Content, strict: bool) -> Fitting:
         lengths = key.counts - schema.look_ahead[schema.length_key]
     if len(lengths) and lengths.min() < 1:
         _refuse(content, schema.length_key, "has sequences without a transition of this table's")
-    spans, extras = lengths.copy(), np.zeros_like(lengths)
+    spans, extras = lengths.copy(), [0] * len(lengths)
     counts = {column.name: np.ones_like(lengths) for column in schema.tags}
     for place, column in enumerate(schema.stored):
         need = lengths + schema.look_ahead[column.name]
         part = parts[column.name]
         found = need if part is None else _counted(core, content, part, need, strict)
-        extras |= (found - need) << place
+        for index in np.flatnonzero(found > need).tolist():
+            extras[index] |= 1 << place  # of more columns than an int64 has bits
         spans = np.maximum(spans, found)
         counts[column.name] = found
     first = _first_that_fits(core, content, lengths)

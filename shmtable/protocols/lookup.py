@@ -41,13 +41,13 @@ def sequence(core: Core, identity: int) -> dict[str, Tensor]:
 def _locate_locked(core: Core, identity: int) -> tuple[int, int, int, int, int]:
     slot = _live_locked(core, identity)
     base = slot * f.SLOT_WORDS
-    slots = core.arrays.slot_words
+    slots, notes = core.arrays.slot_words, core.arrays.note_words
     return (
         slot,
         slots[base + f.GENERATION],
         slots[base + f.START],
         slots[base + f.LENGTH],
-        core.arrays.note_words[base + f.EXTRA],
+        notes[base + f.EXTRA_MORE] << f.EXTRA_BITS | notes[base + f.EXTRA],
     )
 
 

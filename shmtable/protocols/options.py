@@ -9,9 +9,10 @@ from typing import Any
 
 from shmtable.columns import MASK_NAME, Schema
 from shmtable.errors import SpecError
+from shmtable.index.fields import EXTRA_BITS
 
 _MOST = 1 << 40  # keeps every row number times every row size far from 64 bits
-_MOST_STORED = 63  # one bit each in a slot's EXTRA
+_MOST_STORED = 2 * EXTRA_BITS  # one bit each in a slot's notes
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "on_duplicate": ("error", "replace"),
     "layout": ("flat", "batch_time"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shmtable.formats import FileColumn
+from shmtable.index import fields as f
 from shmtable.protocols.core import Core
 from shmtable.protocols.rows import RowBytes, file_columns
 from shmtable.protocols.snapshot import Snapshot
@@ -39,7 +40,8 @@ class StoredColumn:
             place = [c.name for c in core.schema.stored].index(column.name)
             ahead = core.schema.look_ahead[column.name]
             self.starts = found.starts
-            self.counts = found.lengths + ahead + (found.extra >> place & 1)
+            word, bit = divmod(place, f.EXTRA_BITS)
+            self.counts = found.lengths + ahead + (found.extra[:, word] >> bit & 1)
             self._rows = RowBytes(core, core.schema.stored[place])
 
     def views(self, which: Int64Array) -> list[memoryview]:

@@ -116,7 +116,7 @@ class _Rows:
         self._check_apart()
         identities = content.identities.tolist()
         lengths, spans = fitting.lengths.tolist(), fitting.spans.tolist()
-        extras = fitting.extras.tolist()
+        extras = fitting.extras
         sizes = self._sizes.tolist()
         total, done, waiting = sum(sizes[fitting.first :]), 0, 0
         for index in range(fitting.first, len(identities)):

@@ -18,12 +18,12 @@ from shmtable.types import BoolArray, Int64Array
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Live sequences, oldest first; int64 [n] each.
+    """Live sequences, oldest first; int64 [n] each, [n, 2] ``extra``.
 
     Attributes:
         slots, generations: tell whether a sequence is still there.
         identities, starts, lengths, orders, times_sampled: of the sequences.
-        extra: bit i: stored column i brought one row more than the length.
+        extra: bit i of the two words: stored column i brought one row more than the length.
     """
 
     slots: Int64Array
@@ -55,7 +55,7 @@ def snapshot(core: Core) -> Snapshot:
         records[slots, f.LENGTH],
         records[slots, f.ORDER],
         notes[slots, f.TIMES_SAMPLED],
-        notes[slots, f.EXTRA],
+        notes[slots][:, [f.EXTRA, f.EXTRA_MORE]],
     )
     found = found.only(core.guard.run(current_locked, core, found))
     return found.only(np.argsort(found.orders))

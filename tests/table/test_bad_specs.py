@@ -217,6 +217,6 @@ def test_sequences_that_are_no_pairs(make_table: Any) -> None:
 
 
 def test_too_many_columns_for_one_table(make_table: Any) -> None:
-    columns = [Column(f"c{number}", (), "int8") for number in range(64)]
-    with pytest.raises(SpecError, match="^64 columns are stored, a table has at most 63; "):
+    columns = [Column(f"c{number}", (), "int8") for number in range(127)]
+    with pytest.raises(SpecError, match="^127 columns are stored, a table has at most 126; "):
         make_table(columns=columns, length_key="c0")

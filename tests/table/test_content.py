@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shmtable import ArrayMemoryTable, EmptyTableError, UnknownIdentityError
+from shmtable import ArrayMemoryTable, Column, EmptyTableError, UnknownIdentityError
 from shmtable.index import fields as f
 from shmtable.shm.header import DIRTY
 from tests.table.snapshots import content
@@ -220,3 +221,21 @@ def test_columns_are_those_declared(table: ArrayMemoryTable) -> None:
     names = [column.name for column in table.columns]
     assert names == ["obs", "next_obs", "actions", "rewards", "dones"]
     assert table.maxlen == 1000
+
+
+def test_each_of_many_columns_keeps_its_own_extra_row(
+    make_table: MakeTable, tmp_path: Path
+) -> None:
+    names = [f"c{number}" for number in range(126)]
+    table = make_table(columns=[Column(name, (), "int16") for name in names], length_key="c0")
+    for identity, longer in enumerate(([], [1, 62, 63, 64, 125], range(1, 126))):
+        rows = {n: np.full(4 + (place in longer), place) for place, n in enumerate(names)}
+        table.add_sequence(identity, rows)
+    table.store(str(tmp_path / "many"))
+    for restored in (False, True):
+        for identity, longer in enumerate(([], [1, 62, 63, 64, 125], range(1, 126))):
+            found = table.sequence(identity)
+            assert [len(found[n]) for n in names] == [4 + (p in longer) for p in range(126)]
+            assert all((found[n] == place).all() for place, n in enumerate(names))
+        if not restored:
+            table.restore(str(tmp_path / "many"))
