@@ -58,10 +58,13 @@ def replaced_since_locked(index: Index, slot: int, replace: bool) -> tuple[int, 
 
 
 def leaving_since_locked(index: Index, old: int, victims: Victims | None) -> list[int]:
-    """Who has to go, beside ``old``, for the writer to keep to the limit."""
+    """Who has to go, beside ``old``, for the writer to keep to the limits."""
     words = index.words
     old_steps = index.arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
     over = words[f.LIVE_STEPS] + words[f.WRITING_STEPS] - old_steps - words[f.MAXLEN]
+    crowd = words[f.LIVE_COUNT] + words[f.WRITING_COUNT] - (1 if old else 0)
+    if crowd > words[f.MAX_SEQUENCES]:
+        over = max(over, 1)  # each writer of the former table makes room for itself
     available = words[f.LIVE_STEPS] - old_steps
     if over <= 0 or victims is None or not available:
         return []

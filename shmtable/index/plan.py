@@ -114,19 +114,23 @@ class Planner:
             )
         return chosen
 
-    def growth_locked(self, span: int, leaving: list[int]) -> Growth | None:
+    def growth_locked(self, span: int, leaving: list[int]) -> Growth | Blocked | None:
+        """What to reserve first; None for nothing, Blocked where there is no more to be had."""
         words = self._arrays.words
         node = self.locate_locked(span)
         # Where only the ejections make room, any row below the limit may be the place.
         rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
         slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
-        buckets = bucket_count(words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + 1)
+        # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
+        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT])
         if (
             rows <= words[f.RESERVED_ROWS]
             and slots <= words[f.RESERVED_SLOTS]
             and buckets <= words[f.BUCKETS]
         ):
             return None
+        if slots > len(self._arrays.slots):
+            return Blocked("a file is being restored into all slots that are left")
         return Growth(rows, slots, buckets)
 
     def locate_locked(self, span: int) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from shmtable import ArrayMemoryTable, DuplicateIdentityError
+from shmtable import ArrayMemoryTable, DuplicateIdentityError, WaitTimeoutError
+from shmtable.columns import Prepared
+from shmtable.index import fields as f
 from shmtable.protocols import write
 from shmtable.protocols.core import Core
 from shmtable.protocols.load import load
@@ -77,3 +80,45 @@ def test_an_identity_that_was_restored_meanwhile_is_replaced(
     table.add_sequence(102, small_sequence(102, 5))
     assert table.identities().tolist() == [100, 101, 103, 102]
     assert len(table.sequence(102)["actions"]) == 5
+
+
+def test_the_number_of_sequences_stays_within_its_limit(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table(maxlen=100, max_sequences=4)
+    restore_while_copying(table._core, monkeypatch, range(100, 104), 10)
+    table.add_sequence(50, small_sequence(50, 15))
+    assert table.identities().tolist() == [101, 102, 103, 50]
+
+
+def test_more_sequences_than_the_identity_map_had_room_for(make_table: MakeTable) -> None:
+    table = make_table(maxlen=3000)
+    core = table._core
+    sequences = ((i, core.converter.prepare(small_sequence(i, 1))) for i in range(3000))
+    load(core, sequences, write.copy)
+    words = core.arena.words
+    assert 2 * 3000 <= words[f.BUCKETS] <= words[f.RESERVED_BUCKETS]
+    again = pickle.loads(pickle.dumps(table))  # whoever joins believes the marks, or refuses
+    assert again.sequence(2999)["actions"].shape == (1,)
+    again.close()
+
+
+def test_a_table_that_is_restored_into_its_last_slots_makes_adders_wait(
+    make_table: MakeTable,
+) -> None:
+    table = make_table(maxlen=100)
+    table.resize(100 * table._core.arena.factor)
+    core, slots = table._core, table._core.layout.capacity_slots
+    half = slots // 2
+    table.add_sequences((i, small_sequence(i, 1)) for i in range(half))
+
+    def sequences() -> Iterator[tuple[int, Prepared]]:
+        for i in range(slots, slots + slots - 1 - half):
+            yield i, core.converter.prepare(small_sequence(i, 1))
+        with pytest.raises(WaitTimeoutError, match="restored into all slots"):
+            table.add_sequence(half, small_sequence(half, 1), timeout_s=0)
+
+    load(core, sequences(), write.copy)
+    assert core.arena.words[f.RESERVED_SLOTS] == slots
+    table.add_sequence(half, small_sequence(half, 1))
+    assert table.check() == []
