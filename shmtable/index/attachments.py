@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 from shmtable.index import fields as f
 from shmtable.shm import process
+from shmtable.shm.header import PID_NAMESPACE
 
 ENTRIES = 256
 ENTRY_WORDS = 8
+
+_SEVERAL = -1  # no namespace has this number
 
 _PID = 0  # stored last when an entry is taken, first when it is given back; 0: nobody's
 _START = 1
@@ -74,6 +77,8 @@ class Attachments:
         number: int = self._words[f.NEXT_ATTACHMENT]
         self._words[f.NEXT_ATTACHMENT] = number + 1
         me = process.current()
+        if not self.can_tell():
+            self._words[PID_NAMESPACE] = _SEVERAL
         entries, base = self._entries, self._vacant(number)
         entries[base + _PID] = 0
         entries[base + _START] = me.start
@@ -85,6 +90,10 @@ class Attachments:
         self._base = base
         self.number = number
         return number
+
+    def can_tell(self) -> bool:
+        """Whether all have the same process numbers as we, so that the kernel can be asked."""
+        return can_tell(self._words)
 
     def forget(self) -> None:
         """In a forked child: the entry is the parent's."""
@@ -153,6 +162,14 @@ class Attachments:
         # In a crowd somebody else may have taken it over.
         me, base, entries = process.current(), self._base, self._entries
         return base >= 0 and (entries[base + _PID], entries[base + _START]) == (me.pid, me.start)
+
+
+def can_tell(words: memoryview) -> bool:
+    """Whether the processes of a table are all numbered in this one's namespace.
+
+    A table whose creator could not tell its own (0) comes from a system without any.
+    """
+    return words[PID_NAMESPACE] in (0, process.pid_namespace())
 
 
 def _ago(now_ns: int, then_ns: int) -> float | None:

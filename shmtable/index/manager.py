@@ -36,6 +36,8 @@ from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
 from shmtable.shm.header import DIRTY
 
+_EXTRA_END = 1 << f.EXTRA_BITS
+
 
 class Index:
     """The slots of one table.
@@ -157,7 +159,7 @@ class Index:
         notes[base + f.OWNER_PID] = owner.pid
         notes[base + f.OWNER_START] = owner.start
         notes[base + f.OWNER_ATTACHMENT] = self.attachment
-        notes[base + f.EXTRA] = request.extra
+        notes[base + f.EXTRA_MORE], notes[base + f.EXTRA] = divmod(request.extra, _EXTRA_END)
         notes[base + f.PUBLISH_AT] = -1
         slots[base + f.IDENTITY] = request.identity
         slots[base + f.START] = start
@@ -255,11 +257,7 @@ class Index:
 
     def reclaim_locked(self, slots: list[int]) -> None:
         """Free WRITING or LOADED slots: of the dead, or our own abandoned ones."""
-        self.words[DIRTY] = 1
-        for slot in slots:
-            self._leave_locked(slot)
-        self.ring()
-        self.words[DIRTY] = 0
+        self.eject_locked(slots)
 
     def sweep_locked(self) -> int:
         """Take back what dead processes have left unfinished; returns how many slots."""
@@ -281,7 +279,7 @@ class Index:
     # -- leave -----------------------------------------------------------------------------
 
     def eject_locked(self, slots: list[int]) -> None:
-        """Remove live sequences, one commit point each."""
+        """Free slots, one commit point each."""
         self.words[DIRTY] = 1
         for slot in slots:
             self._leave_locked(slot)
@@ -313,13 +311,13 @@ class Index:
         self.identities.rebuild_locked(self.arrays.in_state(f.WRITING, f.LIVE), buckets)
         self.words[DIRTY] = 0
 
-    def rebuild_locked(self, *, alone: bool = False) -> None:
+    def rebuild_locked(self, *, gone_before: int | None = None) -> None:
         """Recompute all that is derived from the slot table.
 
         Args:
-            alone: no other process has the table open, so nothing is being written.
+            gone_before: every attachment of a lower number has ended; None if not known.
         """
-        rebuild_locked(self, self._rebuild_strategies, alone)
+        rebuild_locked(self, self._rebuild_strategies, gone_before)
 
     # -- pieces ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
+from shmtable.index.attachments import can_tell
 from shmtable.shm import process
 
 
@@ -34,8 +35,11 @@ def owner_is_gone(arrays: Arrays, slot: int) -> bool:
     """Whether the kernel proves that the slot's owner has ended; when in doubt, it lives.
 
     Believing a slow owner dead would let it copy into rows that somebody else has committed
-    meanwhile, and nothing could detect that.
+    meanwhile, and nothing could detect that. Where processes of several pid namespaces share a
+    table, which the portable lock allows, a number says nothing.
     """
+    if not can_tell(arrays.words):
+        return False
     base = slot * f.SLOT_WORDS
     notes = arrays.note_words
     return process.is_gone(notes[base + f.OWNER_PID], notes[base + f.OWNER_START])

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from shmtable.index.manager import Index
 
 
-def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: bool) -> None:
+def rebuild_locked(
+    index: Index, rebuild_strategies: Callable[[], None], gone_before: int | None
+) -> None:
     """Settle what was cut off, then derive lists, map, gaps and counts afresh."""
     words, arrays = index.words, index.arrays
     words[DIRTY] = 1
     words[f.SLOT_HIGH] = max(words[f.SLOT_HIGH], 1)
-    _settle_locked(index, alone)
+    _settle_locked(index, gone_before)
     states = arrays.slots[: words[f.SLOT_HIGH], f.STATE]
     live = np.flatnonzero(states == f.LIVE)
     writing = np.flatnonzero(states == f.WRITING)
@@ -41,8 +43,8 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
     ends = arrays.slots[occupied, f.START] + arrays.slots[occupied, f.SPAN]
     words[f.ROW_HIGH] = int(ends.max(initial=0))
     index.extents.rebuild_locked(occupied)
-    if alone:
-        _map_rows_locked(index, live)
+    if gone_before is not None:
+        _map_rows_locked(index, occupied)
     # A map that was being enlarged when its writer died may have either size.
     index.identities.rebuild_locked(named, max(words[f.BUCKETS], bucket_count(len(named))))
     rebuild_strategies()
@@ -50,7 +52,7 @@ def rebuild_locked(index: Index, rebuild_strategies: Callable[[], None], alone: 
     words[DIRTY] = 0
 
 
-def _map_rows_locked(index: Index, live: Int64Array) -> None:
+def _map_rows_locked(index: Index, occupied: Int64Array) -> None:
     """Which slot each row belongs to.
 
     Writers store it before they commit, so a crash leaves it whole; a file that the system did
@@ -58,19 +60,24 @@ def _map_rows_locked(index: Index, live: Int64Array) -> None:
     """
     slots, row_slot = index.arrays.slots, index.arrays.row_slot
     row_slot[: index.words[f.ROW_HIGH]] = 0
-    for slot in live.tolist():
+    for slot in occupied.tolist():
         start = slots[slot, f.START]
         row_slot[start : start + slots[slot, f.LENGTH]] = slot
 
 
-def _settle_locked(index: Index, alone: bool) -> None:
+def _settle_locked(index: Index, gone_before: int | None) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
     _free(slots, _impossible(slots, words[f.RESERVED_ROWS]))
     _finish_publishing(index, slots)
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
     writing = np.flatnonzero(np.isin(slots[:, f.STATE], (f.WRITING, f.LOADED)))
-    dead = [s for s in writing.tolist() if alone or owner_is_gone(index.arrays, s)]
+    owners = index.arrays.notes[writing, f.OWNER_ATTACHMENT]
+    dead = [
+        slot
+        for slot, owner in zip(writing.tolist(), owners.tolist(), strict=True)
+        if (gone_before is not None and owner < gone_before) or owner_is_gone(index.arrays, slot)
+    ]
     live = np.flatnonzero((slots[:, f.STATE] == f.LIVE) & ~cleared)
     _free(slots, np.flatnonzero(cleared))
     _free(slots, np.array(dead, np.int64))

@@ -72,9 +72,9 @@ class Core:
             )
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
-        # In the order in which they are taken, which is also that of the hooks around a fork.
-        self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
+        # Around a fork the last one made is locked first: the order in which they are taken.
         self.guard = Guard(arena, "table", self._repair_locked)
+        self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
         self.index = Index(
             self.arrays,
             extra_rows=extra_rows(self.schema),
@@ -190,9 +190,11 @@ class Core:
 
     def _join_locked(self) -> None:
         if self.arena.first:
-            # Nobody else has the file: what is being written there, nobody will finish.
+            # Nobody had the file: what was being written there, nobody will finish. Others may
+            # have joined since, and be writing already; their numbers are higher.
+            joined = self.arena.words_found[f.NEXT_ATTACHMENT]
+            self.index.rebuild_locked(gone_before=joined)
             self.arena.first = False
-            self.index.rebuild_locked(alone=True)
         self.random_locked()
 
     def _repair_locked(self) -> None:

@@ -64,6 +64,9 @@ def load(
         SharedMemoryError: neither does the memory.
     """
     slots: list[int] = []
+    # A forked child joins here: by the number it gets, it knows its reservations.
+    core.guard.run(core.random_locked)
+    held = core.arena.hold()  # as in ``write``
     try:
         for identity, sequence in sequences:
             request = Request(identity, sequence.length, sequence.span, sequence.extra, False)
@@ -74,6 +77,8 @@ def load(
     except BaseException:
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
+    finally:
+        held.drop()
     return len(slots)
 
 

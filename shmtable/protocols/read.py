@@ -115,6 +115,7 @@ def _refuse_to_wait_alone(core: Core) -> None:
     others = core.attachments.others()
     if (
         others
+        and core.attachments.can_tell()
         and not core.attachments.has_added()
         and all(attachment.is_gone() for attachment in others)
         and not multiprocessing.active_children()

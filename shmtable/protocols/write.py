@@ -52,6 +52,9 @@ def add_sequences(
         _refuse_repeats(core, identities)
     if len(core.index.reservations):
         core.guard.run(core.index.abort_abandoned_locked)
+    # Closed by another thread, the file stays ours until the rows are written: to a process that
+    # attaches to a file without users, nothing in it is being written any more.
+    held = core.arena.hold()
     done = 0
     try:
         while done < len(requests):
@@ -64,6 +67,8 @@ def add_sequences(
     except BaseException:
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
+    finally:
+        held.drop()
 
 
 def _reserve(

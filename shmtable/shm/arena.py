@@ -51,6 +51,7 @@ class Arena:
         factor: how many times the planned room the address space has: 16, 8, 4, 2 or 1.
         first: nobody else used the file when this process attached to it: its locks were made
             new and the dirty flag was set, so that the next section repairs.
+        words_found: what ``words`` held then, before anybody else could attach; else empty.
         rebooted: ``first``, and the machine was restarted since the file was last used.
     """
 
@@ -73,6 +74,7 @@ class Arena:
         self.lock_kind = ""
         self.factor = 1
         self.first = False
+        self.words_found: tuple[int, ...] = ()
         self.rebooted = False
         self._references = 1
         self._handed_over: tuple[Any, Any] | None = None
@@ -178,9 +180,13 @@ class Arena:
         descriptor = files.open_file(path)
         fresh = descriptor.users == 1
         unused = fresh and leftovers.is_unused(descriptor.fd)
-        if fresh:
+        if fresh and not unused:
             leftovers.share(descriptor.fd)
-        return cls._adopt(descriptor, path, name, directory, number=number, first=unused)
+        arena = cls._adopt(descriptor, path, name, directory, number=number, first=unused)
+        if unused:
+            # Only now: whoever is handed the file at this moment waits until its locks are new.
+            leftovers.share(arena._descriptor.fd)
+        return arena
 
     @classmethod
     def _adopt(
@@ -276,6 +282,7 @@ class Arena:
     def _restart(self) -> None:
         """Make a file that nobody else uses ready again; the caller holds the name lock."""
         self.first = True
+        self.words_found = tuple(self.words)
         self.rebooted = self.words[header.BOOT_ID] != process.boot_id()
         if self.lock_kind == "robust":
             robust.initialise(self.memory)
@@ -342,12 +349,16 @@ class Arena:
         Raises:
             SharedMemoryError: with ``asked_bytes`` and ``free_bytes``.
         """
-        descriptor = self._descriptor.hold()
+        descriptor = self.hold()
         try:
             in_memory = self.directory is None
             room.reserve(descriptor.fd, spans, in_memory=in_memory, where=self.where)
         finally:
             descriptor.drop()
+
+    def hold(self) -> files.Descriptor:
+        """Stay a user of the file, even if it is closed meanwhile; to be dropped."""
+        return self._descriptor.hold()
 
     def lock_file(self) -> files.Descriptor:
         """The file whose bytes the portable locks lock; the caller becomes a user of it."""

@@ -21,6 +21,7 @@ from shmtable.errors import (
     ArenaInUseError,
     ArenaNotFoundError,
     ArenaPermissionError,
+    ClosedError,
     SharedMemoryError,
 )
 from shmtable.shm import header, process
@@ -57,8 +58,14 @@ class Descriptor:
         self._gates.clear()
 
     def hold(self) -> Descriptor:
-        """Count one more user; every ``hold`` is paired with a ``drop``."""
+        """Count one more user; every ``hold`` is paired with a ``drop``.
+
+        Raises:
+            ClosedError: its last user has let go.
+        """
         with _registry_lock:
+            if self.fd < 0:
+                raise ClosedError("the table was closed just now; make or attach it again")
             self.users += 1
         return self
 
@@ -116,11 +123,10 @@ def register(fd: int) -> Descriptor:
 def _find_open(key: Key) -> Descriptor | None:
     """The descriptor this process already has of a file, with one more user, or None."""
     found = _open_files.get(key)
-    if found is None:
+    try:
+        return None if found is None else found.hold()
+    except ClosedError:  # by a finaliser that ran in between
         return None
-    found.hold()
-    # A finaliser that ran in between may just have closed it.
-    return found if found.fd >= 0 else None
 
 
 # -- opening -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,12 +21,26 @@ _DONT_DUMP = 16  # MADV_DONTDUMP
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 
+# By (device, inode): what something still uses, even after its arena was closed.
+_mappings: weakref.WeakValueDictionary[tuple[int, int], torch.Tensor]
+_mappings = weakref.WeakValueDictionary()
+
+
 def map_file(fd: int, total_bytes: int) -> torch.Tensor:
     """Map a whole file, by its descriptor; uint8 [total_bytes].
+
+    A file that this process has mapped already is not mapped again: of a lock with two addresses
+    nobody could tell where it is held, and mapping opens and closes the file, upon which the
+    system drops this process's record locks.
 
     Raises:
         SharedMemoryError: the address space is refused.
     """
+    status = os.fstat(fd)
+    key = status.st_dev, status.st_ino
+    known = _mappings.get(key)
+    if known is not None and known.numel() == total_bytes:
+        return known
     # By descriptor, since the path may name another file by now. torch opens it once more and
     # closes that descriptor again.
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
@@ -41,6 +56,7 @@ def map_file(fd: int, total_bytes: int) -> torch.Tensor:
         advise = clib.function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         if advise is not None:
             advise(memory.data_ptr(), total_bytes, _DONT_DUMP)  # keep it out of core files
+    _mappings[key] = memory
     return memory
 
 

@@ -12,6 +12,7 @@ from shmtable.index import findings_locked
 from shmtable.shm.header import DIRTY
 from tests.index.worlds import World, churned
 
+NOBODY_LEFT = 1 << 62  # every attachment there can be has a lower number
 DERIVED_COUNTS = (
     f.LIVE_COUNT,
     f.LIVE_STEPS,
@@ -134,12 +135,26 @@ def test_what_the_dead_were_writing_is_freed() -> None:
     assert world.add(2, 900) == slot
 
 
-def test_alone_nobody_can_be_writing() -> None:
+def test_of_attachments_that_have_ended_nobody_can_be_writing() -> None:
     world = World()
     slot = world.reserve(2, 7).slot
-    world.index.rebuild_locked(alone=True)
+    world.index.rebuild_locked(gone_before=NOBODY_LEFT)
     assert world.field(slot, f.STATE) == f.FREE
     assert findings_locked(world.index) == []
+
+
+def test_who_has_joined_since_is_still_writing() -> None:
+    # Of those that come to a file at once, one finds it without users and settles it, in a
+    # section of its own; by then others may have joined and be writing.
+    world = World()
+    world.index.attachment = 3
+    slot = world.reserve(2, 7).slot
+    world.index.rebuild_locked(gone_before=3)
+    assert world.field(slot, f.STATE) == f.WRITING
+    start = world.field(slot, f.START)
+    assert (world.arrays.row_slot[start : start + 7] == slot).all()
+    world.index.rebuild_locked(gone_before=4)
+    assert world.field(slot, f.STATE) == f.FREE
 
 
 def test_alone_the_row_map_is_made_anew() -> None:
@@ -147,7 +162,7 @@ def test_alone_the_row_map_is_made_anew() -> None:
     world = churned(2)
     rows = world.arrays.row_slot
     rows[:] = np.random.default_rng(0).integers(-(2**31), 2**31, len(rows))
-    world.index.rebuild_locked(alone=True)
+    world.index.rebuild_locked(gone_before=NOBODY_LEFT)
     assert findings_locked(world.index) == []
     slots = world.arrays.row_slot[: world.words[f.ROW_HIGH]]
     assert set(slots.tolist()) == {0, *world.slots_in(f.LIVE).tolist()}
@@ -258,7 +273,7 @@ def test_a_slot_that_cannot_be_costs_its_own_sequence_only(
     world = World()
     slots = [world.add(identity, 5) for identity in range(5)]
     damage(world, slots[2])
-    world.index.rebuild_locked(alone=True)
+    world.index.rebuild_locked(gone_before=NOBODY_LEFT)
     assert findings_locked(world.index) == []
     assert world.identities() == [0, 1, 3, 4]
 
@@ -267,6 +282,6 @@ def test_of_slots_that_overlap_one_stays() -> None:
     world = World()
     slots = [world.add(identity, 5) for identity in range(5)]
     world.set(slots[2], f.START, 7)
-    world.index.rebuild_locked(alone=True)
+    world.index.rebuild_locked(gone_before=NOBODY_LEFT)
     assert findings_locked(world.index) == []
     assert {0, 3, 4} < set(world.identities()) < {0, 1, 2, 3, 4}
