@@ -62,9 +62,10 @@ def every_store(locks: tuple[str, ...]) -> int:
     for lock in locks:
         for scenario in SCENARIOS:
             with scenario.table(lock) as table:
-                trial = Trial(scenario, table)
+                trial = Trial(scenario, table, whole=True)
                 first = trial.every_death()
-                second = trial.every_second_death(trial.deaths[len(trial.deaths) // 2][0])
+                commit = trial.first_commit()
+                second = trial.every_second_death(commit) if commit else 0
             deaths += first + second
             print(
                 f"{lock:8} {scenario.name:30} {first:4} stores, {second:4} of its recovery",

@@ -68,12 +68,13 @@ class Trial:
     Args:
         scenario: the situation and the call.
         table: made by ``scenario.table``.
+        whole: die after the stores outside ``scenario.within``, too.
 
     Attributes:
         deaths: number and description of each store after which the caller is going to die.
     """
 
-    def __init__(self, scenario: Scenario, table: ArrayMemoryTable) -> None:
+    def __init__(self, scenario: Scenario, table: ArrayMemoryTable, *, whole: bool = False) -> None:
         self._scenario = scenario
         self._table = table
         self._stages = scenario.stages(look(table))
@@ -85,7 +86,7 @@ class Trial:
         self.deaths = [
             (number, label)
             for number, label in enumerate(labels, 1)
-            if not scenario.within or scenario.within in functions(label)
+            if whole or not scenario.within or scenario.within in functions(label)
         ]
 
     def every_death(self) -> int:
@@ -109,6 +110,10 @@ class Trial:
                 die(self._table, recover, number)
                 self._survive(first)
         return len(labels)
+
+    def first_commit(self) -> int | None:
+        """The first store that takes the call a stage further."""
+        return next((n for n, stage in enumerate(self._stage_after, 1) if stage), None)
 
     def find(self, matches: Callable[[str], bool]) -> int:
         """The first store whose description matches."""
