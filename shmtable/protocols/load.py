@@ -66,7 +66,7 @@ def load(
     slots: list[int] = []
     # A forked child joins here: by the number it gets, it knows its reservations.
     core.guard.run(core.random_locked)
-    held = core.arena.hold()  # as in ``write``
+    in_use = core.arena.in_use()  # as in ``write``
     try:
         for identity, sequence in sequences:
             request = Request(identity, sequence.length, sequence.span, sequence.extra, False)
@@ -78,7 +78,7 @@ def load(
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
     finally:
-        held.drop()
+        del in_use
     return len(slots)
 
 

@@ -54,7 +54,7 @@ def add_sequences(
         core.guard.run(core.index.abort_abandoned_locked)
     # Closed by another thread, the file stays ours until the rows are written: to a process that
     # attaches to a file without users, nothing in it is being written any more.
-    held = core.arena.hold()
+    in_use = core.arena.in_use()
     done = 0
     try:
         while done < len(requests):
@@ -68,7 +68,7 @@ def add_sequences(
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
     finally:
-        held.drop()
+        del in_use
 
 
 def _reserve(

@@ -349,16 +349,14 @@ class Arena:
         Raises:
             SharedMemoryError: with ``asked_bytes`` and ``free_bytes``.
         """
-        descriptor = self.hold()
-        try:
-            in_memory = self.directory is None
-            room.reserve(descriptor.fd, spans, in_memory=in_memory, where=self.where)
-        finally:
-            descriptor.drop()
+        in_use = self.in_use()
+        in_memory = self.directory is None
+        room.reserve(self._descriptor.fd, spans, in_memory=in_memory, where=self.where)
+        del in_use
 
-    def hold(self) -> files.Descriptor:
-        """Stay a user of the file, even if it is closed meanwhile; to be dropped."""
-        return self._descriptor.hold()
+    def in_use(self) -> files.InUse:
+        """What keeps this process a user of the file, even if another thread closes it."""
+        return self._descriptor.in_use()
 
     def lock_file(self) -> files.Descriptor:
         """The file whose bytes the portable locks lock; the caller becomes a user of it."""

@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 import threading
+import weakref
 from typing import Any
 
 from shmtable.errors import (
@@ -33,6 +34,10 @@ SIBLING_LOCKS = sys.platform != "linux"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE)
 
 
+class InUse:
+    """Keeps a file open for as long as something refers to it, even if all users let go."""
+
+
 class Descriptor:
     """An open file, counted: closed when its last user in this process lets go.
 
@@ -47,6 +52,20 @@ class Descriptor:
         self.key = key
         self.users = 1
         self._gates: dict[str, Any] = {}
+        # Nothing to be given back: a call that is interrupted anywhere has let go all the same.
+        self._in_use: InUse | None = InUse()
+        self._end = weakref.ref(self._in_use, self._close)
+
+    def in_use(self) -> InUse:
+        """To be kept by a call while it needs the file.
+
+        Raises:
+            ClosedError: it is closed.
+        """
+        found = self._end()
+        if found is None:
+            raise ClosedError("the table was closed just now; make or attach it again")
+        return found
 
     def gate(self, which: str) -> Any:
         """The RLock that is the in-process half of one portable lock."""
@@ -64,8 +83,7 @@ class Descriptor:
             ClosedError: its last user has let go.
         """
         with _registry_lock:
-            if self.fd < 0:
-                raise ClosedError("the table was closed just now; make or attach it again")
+            self._in_use = self.in_use()
             self.users += 1
         return self
 
@@ -74,9 +92,13 @@ class Descriptor:
         with _registry_lock:
             self.users -= 1
             if self.users == 0:
-                _open_files.pop(self.key, None)
-                fd, self.fd = self.fd, -1
-                os.close(fd)
+                self._in_use = None
+
+    def _close(self, _: object) -> None:
+        with _registry_lock:
+            _open_files.pop(self.key, None)
+            fd, self.fd = self.fd, -1
+            os.close(fd)
 
 
 _open_files: dict[Key, Descriptor] = {}
