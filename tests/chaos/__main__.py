@@ -63,9 +63,10 @@ def every_store(locks: tuple[str, ...]) -> int:
         for scenario in SCENARIOS:
             with scenario.table(lock) as table:
                 trial = Trial(scenario, table, whole=True)
-                first = trial.every_death()
+                first, second = trial.every_death(), 0
                 commit = trial.first_commit()
-                second = trial.every_second_death(commit) if commit else 0
+                if commit is not None and scenario.beside is None:
+                    second = trial.every_second_death(commit)
             deaths += first + second
             print(
                 f"{lock:8} {scenario.name:30} {first:4} stores, {second:4} of its recovery",

@@ -23,11 +23,15 @@ class Entry(NamedTuple):
 
 
 class Content(NamedTuple):
-    """The sequences of a table in the order they were added, and its limits."""
+    """The sequences of a table in the order they were added, and its limits.
+
+    ``writing`` is one that somebody has room for and has not finished; it counts for the limits.
+    """
 
     entries: tuple[Entry, ...]
     maxlen: int
     max_sequences: int
+    writing: Entry | None = None
 
     def adding(self, entry: Entry, *, replace: bool = False) -> list[Content]:
         """The stages of an add: this, each ejection for it (first in, first out), the new one."""
@@ -52,6 +56,10 @@ class Content(NamedTuple):
         left = tuple(entry for entry in self.entries if entry.identity not in identities)
         return self._replace(entries=left)
 
+    def finished(self) -> Content:
+        """What is there when the one being written has been committed."""
+        return self if self.writing is None else self._replace(writing=None).added(self.writing)
+
     def has(self, identity: int) -> bool:
         """Whether the identity is there."""
         return any(entry.identity == identity for entry in self.entries)
@@ -59,6 +67,8 @@ class Content(NamedTuple):
     def _fits(self, entry: Entry, old: list[Entry]) -> bool:
         steps = sum(known.length for known in self.entries) - sum(known.length for known in old)
         sequences = len(self.entries) - len(old)
+        if self.writing is not None:
+            steps, sequences = steps + self.writing.length, sequences + 1
         return steps + entry.length <= self.maxlen and sequences < self.max_sequences
 
 

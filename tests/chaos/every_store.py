@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
 from shmtable import ArrayMemoryTable, DuplicateIdentityError
+from tests.chaos.beside import HalfWritten
 from tests.chaos.content import Content, Entry, add, look, remember
 from tests.chaos.scenarios import Operation, Scenario, functions, stages_after
 from tests.chaos.stores import Shadow, Stores
@@ -77,10 +78,11 @@ class Trial:
     def __init__(self, scenario: Scenario, table: ArrayMemoryTable, *, whole: bool = False) -> None:
         self._scenario = scenario
         self._table = table
-        self._stages = scenario.stages(look(table))
+        self._stages = scenario.stages(self._look())
         self._start = Shadow(table._core)
         self._unnoticed = remember(table)
-        labels = stores_of(table, scenario.operate, from_file=scenario.from_file)
+        with self._beside():
+            labels = stores_of(table, scenario.operate, from_file=scenario.from_file)
         self._stage_after = stages_after(labels)
         assert self._stage_after[-1] == len(self._stages) - 1
         self.deaths = [
@@ -94,8 +96,9 @@ class Trial:
         for number, label in self.deaths:
             with telling(f"death after store {number}, {label}"):
                 self._start.restore()
-                die(self._table, self._scenario.operate, number)
-                self._survive(number)
+                with self._beside() as writer:
+                    die(self._table, self._scenario.operate, number)
+                    self._survive(number, writer)
         return len(self.deaths)
 
     def every_second_death(self, first: int) -> int:
@@ -108,7 +111,7 @@ class Trial:
             with telling(f"deaths after store {first} and recovery's store {number}, {label}"):
                 left_behind.restore()
                 die(self._table, recover, number)
-                self._survive(first)
+                self._survive(first, None)
         return len(labels)
 
     def first_commit(self) -> int | None:
@@ -119,7 +122,14 @@ class Trial:
         """The first store whose description matches."""
         return next(number for number, label in self.deaths if matches(label))
 
-    def _survive(self, number: int) -> None:
+    def _look(self) -> Content:
+        return look(self._table)._replace(writing=self._scenario.beside)
+
+    def _beside(self) -> AbstractContextManager[HalfWritten | None]:
+        beside = self._scenario.beside
+        return nullcontext() if beside is None else HalfWritten(self._table, beside)
+
+    def _survive(self, number: int, writer: HalfWritten | None) -> None:
         """What a survivor finds and does after a death in the call, after store ``number``.
 
         Raises:
@@ -127,13 +137,17 @@ class Trial:
         """
         table = self._table
         assert table.check() == []
-        now = look(table)
+        now = self._look()
         # What was committed is there, what was not never was. Recovery decides nothing.
         assert now == self._stages[self._stage_after[number - 1]]
         if self._scenario.repeatable:
             self._scenario.operate(table)
-            now = look(table)
+            now = self._look()
             assert now == self._stages[-1]
+        if writer is not None:
+            writer.finish()
+            now = now.finished()
+            assert look(table) == now
         self._go_on(now)
 
     def _go_on(self, now: Content) -> None:

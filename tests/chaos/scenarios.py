@@ -42,6 +42,7 @@ class Scenario:
         start: what is added at first, in order.
         prepare: done after that.
         adds: what the call adds; the survivor tries that again.
+        beside: a sequence that the survivor is in the middle of adding all the time.
         options: of the table.
         within: a function; only stores made inside it count.
         from_file: the call reads rows from a file.
@@ -54,6 +55,7 @@ class Scenario:
     start: tuple[Entry, ...] = FIVE
     prepare: Operation | None = None
     adds: tuple[Entry, ...] = ()
+    beside: Entry | None = None
     options: dict[str, Any] = field(default_factory=dict)
     within: str = ""
     from_file: bool = False
@@ -266,6 +268,7 @@ def _make_file(_: ArrayMemoryTable) -> None:
 
 
 NEW = Entry(10, 7)
+LIVING = Entry(15, 9)
 STORED = (Entry(20, 8), Entry(2, 9, 1), Entry(21, 11))
 SEVERAL = (NEW, Entry(11, 1), Entry(12, 2))
 MANY = tuple(Entry(identity, 1) for identity in range(512))  # half of the smallest identity map
@@ -333,6 +336,21 @@ SCENARIOS = (
         options=REPLACE,
         within="commit_locked",
         from_file=True,
+    ),
+    adding(
+        "add beside a living writer",
+        Entry(10, 20),
+        start=FIVE,
+        beside=LIVING,
+        within="reserve_locked",
+    ),
+    Scenario(
+        "clear beside a living writer",
+        lambda table: table.clear(),
+        lambda b: [b, b._replace(entries=())],
+        beside=LIVING,
+        within="clear_locked",
+        repeatable=True,
     ),
     Scenario("sample", _sample, _unchanged),
     Scenario(

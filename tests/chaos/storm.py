@@ -11,7 +11,7 @@ import numpy as np
 from shmtable import ArrayMemoryTable, UnknownIdentityError
 from shmtable.shm.header import DIRTY, TABLE_NOTE_PID
 from tests.chaos.meter import KINDS, Meter, Records, Word
-from tests.chaos.worker import BLOCK, KEPT, WIDTH, Tables, Worker, length_of, work
+from tests.chaos.worker import BLOCK, KEPT, THREADS, WIDTH, Tables, Worker, length_of, work
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew, Member
 
@@ -91,7 +91,7 @@ class Storm:
         """
         self._random = np.random.default_rng(self.seed)
         self._tables = Tables.make(self.lock, self.processes, self.seed)
-        self._records = Records(self.processes + 1)
+        self._records = Records(THREADS * self.processes + 1)
         self._meter = Meter(self._records.words[-1])
         self._bases: list[int] = []
         self._next_base = BLOCK
@@ -154,7 +154,7 @@ class Storm:
 
     def _settle(self, number: int) -> None:
         """Finds exactly what a worker had been told was there, and clears it away."""
-        record, base = memoryview(self._records.words[number]), self._bases[number]
+        record, base = self._record(number), self._bases[number]
         for identity in range(base + record[Word.REMOVING], base + record[Word.ADDED]):
             self._remove_whole(identity)
             self.tally.kept += 1
@@ -165,7 +165,11 @@ class Storm:
                 self._meter.call("remove", self._tables.vault.remove, base + unsure)
         left = set(self._identities(self._tables.vault))
         assert not left & set(range(base, base + record[Word.STARTED]))
-        self.tally.take(record)
+        for thread in range(THREADS):
+            self.tally.take(self._record(number, thread))
+
+    def _record(self, number: int, thread: int = 0) -> memoryview:
+        return memoryview(self._records.words[THREADS * number + thread])
 
     def _remove_whole(self, identity: int) -> None:
         assert self._find(identity), f"sequence {identity} was acknowledged and is lost"
@@ -187,8 +191,9 @@ class Storm:
         now = time.monotonic_ns()
         for number, member in enumerate(members):
             member.look()
-            since = int(self._records.words[number, Word.SINCE_NS])
-            assert not since or now - since < HANGS_S * 1e9, f"{member} hangs in a call"
+            for thread in range(THREADS):
+                since = self._record(number, thread)[Word.SINCE_NS]
+                assert not since or now - since < HANGS_S * 1e9, f"{member} hangs in a call"
         worker = Worker(self._tables, self._meter, 0, self._random)
         worker.watch()
         worker.disturb()

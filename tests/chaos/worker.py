@@ -9,6 +9,7 @@ sequences.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from tests.chaos.meter import Meter, Records, Word
 from tests.multiprocess import content
 from tests.multiprocess.recipe import link
 
+THREADS = 3  # of every third worker
 KEPT = 8  # sequences of its own that a worker leaves in the vault
 MOST_STEPS = 24
 BLOCK = 1 << 16  # identities that one worker may use in the vault
@@ -162,10 +164,30 @@ class Worker:
 
 
 def work(tables: Tables, records: Records, number: int, base: int, seed: int) -> None:
-    """What a member of the crew does: mostly writing, or mostly reading."""
+    """What a member of the crew does: mostly writing, or mostly reading; every third has threads.
+
+    Its record is ``THREADS * number``, the ones behind it are its other threads'.
+    """
     torch.set_num_threads(1)
+    stop, errors = threading.Event(), []  # type: ignore[var-annotated]
+
+    def help_out(thread: int) -> None:
+        meter = Meter(records.words[THREADS * number + thread])
+        worker = Worker(tables, meter, base, np.random.default_rng([seed, base, thread]))
+        try:
+            while not stop.is_set():
+                worker.watch()
+                worker.disturb()
+        except BaseException as error:
+            errors.append(error)
+
+    helpers = range(1, THREADS if number % 3 == 1 else 1)
+    threads = [threading.Thread(target=help_out, args=(n,), daemon=True) for n in helpers]
+    for thread in threads:
+        thread.start()
+    meter = Meter(records.words[THREADS * number])
     random = np.random.default_rng([seed, base])
-    worker = Worker(tables, Meter(records.words[number]), base, random)
+    worker = Worker(tables, meter, base, random)
     reads = 0.8 if number % 3 == 2 else 0.2
     while not link().told():
         for choice in random.random(20):
@@ -174,5 +196,12 @@ def work(tables: Tables, records: Records, number: int, base: int, seed: int) ->
             elif choice < (1 + reads) / 2:
                 for _ in range(5):
                     worker.disturb()
-            elif records.words[number, Word.STARTED] < BLOCK:
+            elif meter.record[Word.STARTED] < BLOCK:
                 worker.keep()
+        if errors:
+            raise errors[0]
+    stop.set()
+    for thread in threads:
+        thread.join(LONG_S)
+    if errors:
+        raise errors[0]
