@@ -11,7 +11,7 @@ import pytest
 from shmtable import ArrayMemoryTable, DuplicateIdentityError
 from tests.chaos.beside import HalfWritten
 from tests.chaos.content import Content, Entry, add, look, remember
-from tests.chaos.scenarios import Operation, Scenario, functions, stages_after
+from tests.chaos.scenario import Operation, Scenario, functions, stages_after
 from tests.chaos.stores import Shadow, Stores
 from tests.chaos.watch import watch
 from tests.multiprocess import content
@@ -139,7 +139,8 @@ class Trial:
         assert table.check() == []
         now = self._look()
         # What was committed is there, what was not never was. Recovery decides nothing.
-        assert now == self._stages[self._stage_after[number - 1]]
+        expected = self._stages[self._stage_after[number - 1]]
+        assert now == expected, f"{now}, not {expected}"
         if self._scenario.repeatable:
             self._scenario.operate(table)
             now = self._look()
@@ -159,7 +160,7 @@ class Trial:
                     add(table, entry)
             else:
                 now = self._add(now, entry)
-        assert table.stats().writing_transitions == 0
+        assert table.stats().writing_transitions == 0, "room of the dead is still taken"
         assert look(table) == now
         for entry in FRESH:
             now = self._add(now, entry)

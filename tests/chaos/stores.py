@@ -28,7 +28,8 @@ class Stores:
     """The stores of this process so far. Each is announced before and reported after.
 
     Args:
-        fatal: the number of the store, from 1 on, that is the last thing this process does.
+        fatal: the number of the store, from 1 on, after which this process gets the signal.
+        number: the signal; by default the store is the last thing it does.
         shadow: compared before each store; then the stores are recorded, too.
 
     Attributes:
@@ -37,11 +38,17 @@ class Stores:
             stack, and what was stored where.
     """
 
-    def __init__(self, fatal: int | None = None, shadow: Shadow | None = None) -> None:
+    def __init__(
+        self,
+        fatal: int | None = None,
+        shadow: Shadow | None = None,
+        number: int = signal.SIGKILL,
+    ) -> None:
         self.labels: list[str] = []
         self.count = 0
         self._fatal = fatal
         self._shadow = shadow
+        self._number = number
 
     def next_is_fatal(self) -> bool:
         """Whether the process will not survive the next store."""
@@ -53,10 +60,10 @@ class Stores:
             self._shadow.compare(target)
 
     def after(self, target: str) -> None:
-        """It has been made; the process dies of it if it is time."""
+        """It has been made; the process gets its signal if it is time."""
         self.count += 1
         if self.count == self._fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._number)
         if self._shadow is not None:
             self._shadow.renew()
             self.labels.append(f"{_path()}: {target}")

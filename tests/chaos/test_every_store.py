@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.every_store import Trial
-from tests.chaos.scenarios import SCENARIOS, Scenario, clears, makes_live
+from tests.chaos.scenario import Scenario, clears, makes_live
+from tests.chaos.scenarios import SCENARIOS
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 # The lock kinds differ in how they come free and in nothing that is stored, so one of them needs

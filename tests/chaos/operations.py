@@ -1,0 +1,174 @@
+"""Calls in which a process may die, and what they lead to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+from functools import cache
+from typing import Any
+
+from shmtable import ArrayMemoryTable
+from tests.chaos.content import Content, Entry, add
+from tests.chaos.scenario import MAXLEN, Operation, Scenario, Stages
+from tests.multiprocess import content
+from tests.multiprocess.recipe import Crew
+
+# What is in the file that is restored.
+STORED = (Entry(20, 8), Entry(2, 9, 1), Entry(21, 11))
+
+
+def adding(name: str, *entries: Entry, **more: Any) -> Scenario:
+    """One or several calls of ``add_sequence``."""
+    replace = more.get("options", {}).get("on_duplicate") == "replace"
+
+    def stages(before: Content) -> list[Content]:
+        found = [before]
+        for entry in entries:
+            found += found[-1].adding(entry, replace=replace)[1:]
+        return found
+
+    return Scenario(name, lambda table: add(table, *entries), stages, adds=entries, **more)
+
+
+def removing(name: str, *identities: int, gaps: tuple[int, ...] = (), **more: Any) -> Scenario:
+    """One or several calls of ``remove``, where ``gaps`` have been removed before."""
+
+    def operate(table: ArrayMemoryTable) -> None:
+        for identity in identities:
+            table.remove(identity)
+
+    return Scenario(
+        name,
+        operate,
+        lambda before: [before.without(*identities[:n]) for n in range(len(identities) + 1)],
+        prepare=remove(*gaps),
+        **more,
+    )
+
+
+def remove(*identities: int) -> Operation:
+    def prepare(table: ArrayMemoryTable) -> None:
+        for identity in identities:
+            table.remove(identity)
+
+    return prepare
+
+
+def add_at_once(*entries: Entry) -> Operation:
+    def operate(table: ArrayMemoryTable) -> None:
+        table.add_sequences(
+            (identity, content.sequence(identity, length, version=version))
+            for identity, length, version in entries
+        )
+
+    return operate
+
+
+def die_in_copy(table: ArrayMemoryTable, entry: Entry) -> None:
+    """Reserves, and is killed before the first row is copied; for a process of its own."""
+    table._core.storage.write = _die  # type: ignore[method-assign, assignment]
+    add(table, entry)
+
+
+def _die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def abandoned(*entries: Entry) -> Operation:
+    """Leaves reservations of dead processes behind."""
+
+    def prepare(table: ArrayMemoryTable) -> None:
+        with Crew("fork") as crew:
+            for entry in entries:
+                crew.add(die_in_copy, table, entry).expected_exit = -signal.SIGKILL
+            crew.go()
+            crew.results()
+        assert table.stats().writing_transitions == sum(entry.length for entry in entries)
+
+    return prepare
+
+
+def add_and_fail(*entries: Entry) -> Operation:
+    """Is interrupted while copying, and so gives its reservation back."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("interrupted on purpose")
+
+    def operate(table: ArrayMemoryTable) -> None:
+        table._core.storage.write = fail  # type: ignore[method-assign, assignment]
+        try:
+            add(table, *entries)
+        except RuntimeError:
+            return
+
+    return operate
+
+
+def sample(table: ArrayMemoryTable) -> None:
+    table.sample(6, 2)
+
+
+def unchanged(before: Content) -> list[Content]:
+    return [before]
+
+
+def ejecting_only(*entries: Entry) -> Stages:
+    return lambda before: before.adding(*entries)[:-1]
+
+
+def resized(maxlen: int) -> Stages:
+    def stages(before: Content) -> list[Content]:
+        raised = before._replace(max_sequences=before.max_sequences * maxlen // before.maxlen)
+        return [before, raised, raised._replace(maxlen=maxlen)]
+
+    return stages
+
+
+@cache
+def _file() -> str:
+    """A table's file, without its suffix; gone when this process ends."""
+    folder = tempfile.mkdtemp(prefix="shmtable-chaos-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with content.make(maxlen=MAXLEN) as table:
+        add(table, *STORED)
+        table.store(f"{folder}/table")
+    return f"{folder}/table"
+
+
+def restore(table: ArrayMemoryTable) -> None:
+    table.restore(_file())
+
+
+def add_across_a_restore(entry: Entry) -> Operation:
+    """Another table's content arrives while a sequence is being copied."""
+
+    def operate(table: ArrayMemoryTable) -> None:
+        write = table._core.storage.write
+
+        def restore_and_write(*arguments: Any) -> None:
+            restore(table)
+            write(*arguments)
+
+        table._core.storage.write = restore_and_write  # type: ignore[method-assign, assignment]
+        add(table, entry)
+
+    return operate
+
+
+def restored(*entries: Entry, replace: bool = False) -> Stages:
+    """A file's content, and then these added one after the other."""
+
+    def stages(before: Content) -> list[Content]:
+        found = [before, before._replace(entries=STORED)]
+        for entry in entries:
+            found += found[-1].adding(entry, replace=replace)[1:]
+        return found
+
+    return stages
+
+
+def make_file(_: ArrayMemoryTable) -> None:
+    _file()  # before anybody forks: it is this process that removes it
