@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
-from tests.shm.helpers import small_plan
+from tests.shm.helpers import descriptors, small_plan
 
 
 @pytest.fixture(params=["robust", "portable"])
@@ -44,6 +43,7 @@ def make_guard(make_arena: Callable[..., Arena]) -> Callable[..., Guard]:
 
 
 @pytest.fixture
-def descriptors() -> Callable[[], int]:
-    """Counts this process's open descriptors."""
-    return lambda: len(os.listdir("/proc/self/fd"))
+def opened() -> Callable[[], int]:
+    """Counts the descriptors opened since the test began, whatever else has been closed."""
+    before = descriptors()
+    return lambda: (descriptors() - before).total()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +33,19 @@ class Parcel:
 
 def _unpack(address: addresses.Address) -> Parcel:
     return Parcel(Arena.open(address))
+
+
+def descriptors() -> Counter[str]:
+    """How many descriptors this process has on each file.
+
+    By file, so that those which the collector or another thread closes meanwhile do not count
+    against those which a test opens.
+    """
+    links: Counter[str] = Counter()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the directory that was just listed
+            links[os.readlink(f"/proc/self/fd/{number}")] += 1
+    return links
 
 
 def small_plan(factor: int) -> tuple[int, dict[str, Any]]:

@@ -80,24 +80,23 @@ def test_references_are_counted(make_arena: Callable[..., Arena], unique_name) -
 
 
 def test_one_descriptor_and_no_growth(
-    make_arena: Callable[..., Arena], descriptors: Callable[[], int], unique_name, lock_kind: str
+    make_arena: Callable[..., Arena], opened: Callable[[], int], unique_name, lock_kind: str
 ) -> None:
-    before = descriptors()
     for options in ({}, {"name": unique_name()}):
         for _ in range(3):
             arena = make_arena(lock=lock_kind, **options)
-            assert descriptors() == before + 1
+            assert opened() == 1
             Arena.open(arena.address()).close()
             if arena.name:
                 Arena.attach(arena.name).close()
             guard = Guard(arena, "table", int)
             guard.run(int)
             arena.reserve([(START, 4096)])
-            assert descriptors() == before + 1
+            assert opened() == 1
             arena.close()
             del guard, arena
     gc.collect()
-    assert descriptors() == before
+    assert opened() == 0
 
 
 def test_memory_outlives_close(make_arena: Callable[..., Arena], lock_kind: str) -> None:
@@ -216,10 +215,9 @@ def test_the_size_of_a_nameless_file_is_sealed(make_arena: Callable[..., Arena])
 @pytest.mark.parametrize("where", ["plan", "prepare", "seal"])
 @pytest.mark.parametrize("named", [False, True])
 def test_a_failed_creation_leaves_nothing(
-    where: str, named: bool, unique_name, descriptors, monkeypatch: pytest.MonkeyPatch
+    where: str, named: bool, unique_name, opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = unique_name() if named else None
-    before = descriptors()
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
@@ -233,7 +231,7 @@ def test_a_failed_creation_leaves_nothing(
             prepare=fail if where == "prepare" else None,
         )
     gc.collect()
-    assert descriptors() == before
+    assert opened() == 0
     if name:
         with pytest.raises(ArenaNotFoundError):
             Arena.attach(name)

@@ -21,7 +21,7 @@ from shmtable.shm.address import Address, Holder
 from shmtable.shm.arena import Arena
 from shmtable.shm.leftovers import sweep
 from tests.multiprocess.recipe import METHODS, Crew, link
-from tests.shm.helpers import Parcel, small_plan
+from tests.shm.helpers import Parcel, descriptors, small_plan
 
 
 def use(parcels: list[Parcel], again: list[Parcel], word: int) -> list[tuple[int, bool, bool]]:
@@ -29,9 +29,9 @@ def use(parcels: list[Parcel], again: list[Parcel], word: int) -> list[tuple[int
     for parcel, other in zip(parcels, again, strict=True):
         arena = parcel.arena
         arena.words[word] = os.getpid()
-        descriptors = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         Arena.open(arena.address()).close()
-        same = len(os.listdir("/proc/self/fd")) == descriptors
+        same = not descriptors() - before
         found.append((arena.id, other.arena is arena, same and not arena.created_here))
     return found
 
