@@ -13,7 +13,7 @@ Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class SamplePoints:
     """Where the windows of one sample lie, one entry per window.
 
@@ -23,12 +23,16 @@ class SamplePoints:
         generations: int64 [B], the slot's generation when the window was drawn; a slot whose
             generation has moved on holds another sequence, so an update for it is stale.
         identities: int64 [B], the sequences' identities.
+        starts: int64 [B], row at which the window starts, in every stored column.
+        lengths: int64 [B], transitions of the window's sequence.
     """
 
     slots: Int64Array
     offsets: Int64Array
     generations: Int64Array
     identities: Int64Array
+    starts: Int64Array
+    lengths: Int64Array
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -42,8 +46,7 @@ class SampleResult(dict[str, Any]):
         weights: float32 [B], importance weights of a weighted sampler, or None.
     """
 
-    points: SamplePoints | None
-    weights: Tensor | None
+    __slots__ = ("points", "weights")
 
     def __init__(
         self,

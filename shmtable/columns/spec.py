@@ -86,10 +86,28 @@ class Column:
         """Bytes of one row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def per_window(self) -> bool:
+        """Whether a sample has one row of it per window, instead of one per transition."""
+        return False
+
+    def gather(self, windows: Windows) -> Tensor:
+        """Copy or compute the column for one batch: [B * L, *shape], or [B, *shape] per window."""
+        return windows.gather(self.name)
+
 
 @dataclass(frozen=True)
 class TagColumn(Column):
     """A field with one value per sequence; a sample has one row of it per window."""
+
+    @property
+    def per_window(self) -> bool:
+        """True."""
+        return True
+
+    def gather(self, windows: Windows) -> Tensor:
+        """See ``Column``."""
+        return windows.gather_tags(self.name)
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,15 @@ class VirtualColumn(Column):
                 column=self.name,
             )
         object.__setattr__(self, "mapper", _made_mapper(self.name, self.mapper))
+
+    @property
+    def per_window(self) -> bool:
+        """As the mapper says."""
+        return self.mapper.per_window
+
+    def gather(self, windows: Windows) -> Tensor:
+        """See ``Column``."""
+        return self.mapper.compute(windows, self)
 
 
 def _checked_name(name: Any) -> str:

@@ -10,20 +10,18 @@ import torch
 from torch import Tensor
 
 from shmtable.columns.schema import Schema
-from shmtable.columns.spec import Column, TagColumn, VirtualColumn
+from shmtable.columns.spec import Column
 from shmtable.types import Int64Array
 
 MASK_NAME = "mask"  # of the column that padding adds
-
-Indices = Int64Array | Tensor
 
 
 class Storage(Protocol):
     """Where the columns' rows lie; see :class:`~shmtable.columns.storage.CpuStorage`."""
 
-    def gather(self, name: str, starts: Indices, length: int, shift: int = 0) -> Tensor: ...
+    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor: ...
 
-    def gather_tags(self, name: str, slots: Indices) -> Tensor: ...
+    def gather_tags(self, name: str, slots: Int64Array) -> Tensor: ...
 
 
 class Windows:
@@ -55,21 +53,21 @@ class Windows:
     def __init__(
         self,
         storage: Storage,
-        slots: Indices,
-        starts: Indices,
-        offsets: Indices,
-        lengths: Indices,
+        slots: Int64Array,
+        starts: Int64Array,
+        offsets: Int64Array,
+        lengths: Int64Array,
         steps: int,
         clamp: bool = False,
     ) -> None:
         # As arrays: on this few numbers, numpy computes in a third of torch's time.
         self._storage = storage
-        self._slots = _array(slots)
-        self._starts = _array(starts)
-        self._offsets = _array(offsets)
-        self._lengths = _array(lengths)
+        self._slots = slots
+        self._starts = starts
+        self._offsets = offsets
+        self._lengths = lengths
         self.steps = steps
-        self._left: Int64Array = self._lengths - self._offsets
+        self._left: Int64Array = lengths - offsets
         self._rows: Int64Array | None = None
         # True when a window really reaches past its sequence: only then is more work needed.
         self.clamped = clamp and bool((self._left < steps).any())
@@ -117,20 +115,32 @@ class Windows:
         return self._storage.gather_tags(name, self._slots)
 
     def positions(self) -> Tensor:
-        """int64 [B, L], each step's position in its sequence, repeated where clamped."""
-        return torch.from_numpy(self._clamped_rows() - (self._starts - self._offsets)[:, None])
+        """int64 [B * L], each step's position in its sequence, repeated where clamped."""
+        positions = self._clamped_rows() - (self._starts - self._offsets)[:, None]
+        return torch.from_numpy(positions.reshape(-1))
 
     def ends(self, last: bool = True) -> Tensor:
-        """bool [B, L], True on the last transition of a sequence (on all others if not ``last``).
+        """bool [B * L], True on the last transition of a sequence (on all others if not ``last``).
 
         Steps past the end repeat the last transition, so they are ends too.
         """
-        compare = np.greater_equal if last else np.less
-        return torch.from_numpy(compare(_count_from_one(self.steps), self._left[:, None]))
+        if self.clamped:
+            compare = np.greater_equal if last else np.less
+            ends = compare(_count_from_one(self.steps), self._left[:, None]).reshape(-1)
+        else:
+            # A window inside its sequence can end it with its own last step only.
+            ends = np.zeros(len(self._left) * self.steps, np.bool_)
+            ends[self.steps - 1 :: self.steps] = self._left == self.steps
+            if not last:
+                np.logical_not(ends, out=ends)
+        return torch.from_numpy(ends)
 
     def valid(self) -> Tensor:
-        """bool [B, L], False on steps past the end of the sequence."""
-        return torch.from_numpy(_count_from_one(self.steps) <= self._left[:, None])
+        """bool [B * L], False on steps past the end of the sequence."""
+        if not self.clamped:
+            return torch.ones(len(self._left) * self.steps, dtype=torch.bool)
+        valid = _count_from_one(self.steps) <= self._left[:, None]
+        return torch.from_numpy(valid.reshape(-1))
 
     def _clamped_rows(self) -> Int64Array:
         """int64 [B, L], absolute rows; the last transition's where the sequence has ended."""
@@ -139,10 +149,6 @@ class Windows:
             rows += (self._starts - 1)[:, None]
             self._rows = rows
         return self._rows
-
-
-def _array(indices: Indices) -> Int64Array:
-    return indices.numpy() if isinstance(indices, Tensor) else indices
 
 
 @lru_cache(maxsize=256)
@@ -172,28 +178,22 @@ def gather_columns(
         Column name to tensor in declared order, always copies; tags and per-window virtual
         columns are [B, *shape] in either layout.
     """
+    if pad is None and layout == "flat":
+        return {column.name: column.gather(windows) for column in schema.columns}
     steps = windows.steps
-    past_end = ~windows.valid().view(-1) if pad == "zero" and windows.clamped else None
+    past_end = ~windows.valid() if pad == "zero" and windows.clamped else None
     result: dict[str, Tensor] = {}
     for column in schema.columns:
-        if isinstance(column, VirtualColumn):
-            value = column.mapper.compute(windows, column)
-            if column.mapper.per_window:
-                result[column.name] = value
-                continue
-        elif isinstance(column, TagColumn):
-            result[column.name] = windows.gather_tags(column.name)
-            continue
-        else:
-            value = windows.gather(column.name)
-        if past_end is not None:
-            _zero_rows(column, value, past_end)
-        if layout == "batch_time":
-            value = value.view(-1, steps, *column.shape)
+        value = column.gather(windows)
+        if not column.per_window:
+            if past_end is not None:
+                _zero_rows(column, value, past_end)
+            if layout == "batch_time":
+                value = value.view(-1, steps, *column.shape)
         result[column.name] = value
     if pad is not None:
         mask = windows.valid()
-        result[MASK_NAME] = mask if layout == "batch_time" else mask.view(-1)
+        result[MASK_NAME] = mask.view(-1, steps) if layout == "batch_time" else mask
     return result
 
 

@@ -26,12 +26,16 @@ class Arrays:
         self.words = words
         self.slots: Int64Array = self.array("slots", np.int64).reshape(-1, f.SLOT_WORDS)
         self.notes: Int64Array = self.array("notes", np.int64).reshape(-1, f.SLOT_WORDS)
+        self.generations: Int64Array = self.slots[:, f.GENERATION]
+        # By itself, since every sample adds to it: eight slots share a cache line.
+        self.times_sampled: Int64Array = self.array("times_sampled", np.int64)
         self.links: Int64Array = self.array("links", np.int64).reshape(-1, f.LINK_WORDS)
         self.live: Int64Array = self.array("live", np.int64)
         self.free: Int64Array = self.array("free", np.int64)
         self.row_slot: npt.NDArray[np.int32] = self.array("row_slot", np.int32)
         self.slot_words = _words(self.array("slots", np.int64))
         self.note_words = _words(self.array("notes", np.int64))
+        self.times_sampled_words = _words(self.times_sampled)
         self.link_words = _words(self.array("links", np.int64))
         self.live_words = _words(self.live)
         self.free_words = _words(self.free)

@@ -30,10 +30,9 @@ OWNER_START = 1  # its start time, because pids are used again
 OWNER_ATTACHMENT = 2
 EXTRA = 3  # bit i: stored column i brought one row more than LENGTH
 EXTRA_BITS = 63  # stored columns from here on have their bit in EXTRA_MORE
-TIMES_SAMPLED = 4  # advisory
-STEPS_AT = 5  # transitions committed to the table up to and including this sequence
-PUBLISH_AT = 6  # LOADED only: it becomes LIVE when LIVE_FROM gets this value; -1 for none
-EXTRA_MORE = 7
+STEPS_AT = 4  # transitions committed to the table up to and including this sequence
+PUBLISH_AT = 5  # LOADED only: it becomes LIVE when LIVE_FROM gets this value; -1 for none
+EXTRA_MORE = 6
 
 # ``links``: int64 [slot, 8], all derived.
 LINK_WORDS = 8

@@ -86,6 +86,7 @@ class Layout:
             ("attachments", "once", 8, ENTRIES * ENTRY_WORDS),
             ("slots", "slot", 8 * f.SLOT_WORDS, slots),
             ("notes", "slot", 8 * f.SLOT_WORDS, slots),
+            ("times_sampled", "slot", 8, slots),
             ("links", "slot", 8 * f.LINK_WORDS, slots),
             ("live", "slot", 8, slots),
             ("free", "slot", 8, slots),

@@ -225,7 +225,7 @@ class Index:
         slots[base + f.ORDER] = order
         slots[base + f.VERSION] = 0
         notes[base + f.STEPS_AT] = steps
-        notes[base + f.TIMES_SAMPLED] = 0
+        self.arrays.times_sampled_words[slot] = 0
         self._track(slot, start, length)
         slots[base + f.STATE] = f.LIVE  # the commit point
         # Only now: steps that were never committed must not count. ``rebuild`` makes up for it.

@@ -19,7 +19,8 @@ class IndexView:
         slots: int64 [capacity, 8], the slot records; columns as in ``index.fields`` (STATE, START,
             LENGTH, ORDER, ...). Only entries that ``live``, ``row_slot`` or the lists lead to
             may be read: the rest of the address space is not there yet.
-        notes: int64 [capacity, 8], the less used fields (TIMES_SAMPLED, STEPS_AT, ...).
+        notes: int64 [capacity, 8], the less used fields (STEPS_AT, ...).
+        times_sampled: int64 [capacity], windows handed out of each slot's sequence; advisory.
         live: int64 [capacity], the LIVE slots in no particular order; ``live_count`` count.
         row_slot: int32 [rows], a hint at the slot a row belongs to, for rows below ``row_high``;
             to be checked against the slot's record.
@@ -29,6 +30,7 @@ class IndexView:
     def __init__(self, arrays: Arrays, *, short: bool) -> None:
         self.slots = _read_only(arrays.slots)
         self.notes = _read_only(arrays.notes)
+        self.times_sampled = _read_only(arrays.times_sampled)
         self.live = _read_only(arrays.live)
         self.row_slot = _read_only(arrays.row_slot)
         self.short = short
@@ -38,38 +40,38 @@ class IndexView:
     @property
     def live_count(self) -> int:
         """Number of live sequences."""
-        return int(self._words[f.LIVE_COUNT])
+        return self._words[f.LIVE_COUNT]
 
     @property
     def live_steps(self) -> int:
         """Number of live transitions."""
-        return int(self._words[f.LIVE_STEPS])
+        return self._words[f.LIVE_STEPS]
 
     @property
     def row_high(self) -> int:
         """Every row in use is below."""
-        return int(self._words[f.ROW_HIGH])
+        return self._words[f.ROW_HIGH]
 
     @property
     def longest(self) -> int:
         """No live sequence is longer (one as long need not be live any more)."""
-        return int(self._words[f.LONGEST])
+        return self._words[f.LONGEST]
 
     def oldest(self) -> int:
         """The live slot of the lowest order; 0 for none."""
-        return int(self._links[f.NEWER])
+        return self._links[f.NEWER]
 
     def newest(self) -> int:
         """The live slot of the highest order; 0 for none."""
-        return int(self._links[f.OLDER])
+        return self._links[f.OLDER]
 
     def newer(self, slot: int) -> int:
         """The next live slot by order; 0 behind the newest."""
-        return int(self._links[slot * f.LINK_WORDS + f.NEWER])
+        return self._links[slot * f.LINK_WORDS + f.NEWER]
 
     def older(self, slot: int) -> int:
         """The live slot before by order; 0 before the oldest."""
-        return int(self._links[slot * f.LINK_WORDS + f.OLDER])
+        return self._links[slot * f.LINK_WORDS + f.OLDER]
 
     def length(self, slot: int) -> int:
         """Transitions of the slot's sequence."""
@@ -87,10 +89,26 @@ class IndexView:
         counts: Int64Array = self.slots.take(slots, axis=0)[:, f.LENGTH] - (steps - 1)
         return np.maximum(counts, 1 if self.short else 0, out=counts)
 
-    def points(self, slots: Int64Array, offsets: Int64Array) -> SamplePoints:
-        """Sample points for windows at ``offsets`` of ``slots`` (int64 [B] each)."""
-        records = self.slots.take(slots, axis=0)
-        return SamplePoints(slots, offsets, records[:, f.GENERATION], records[:, f.IDENTITY])
+    def points(
+        self, slots: Int64Array, offsets: Int64Array, records: Int64Array | None = None
+    ) -> SamplePoints:
+        """Sample points for windows at ``offsets`` of ``slots`` (int64 [B] each).
+
+        Args:
+            slots: the windows' slots.
+            offsets: first transition of each within its sequence.
+            records: int64 [B, 8], ``self.slots.take(slots, axis=0)``, where it is at hand.
+        """
+        if records is None:
+            records = self.slots.take(slots, axis=0)
+        return SamplePoints(
+            slots,
+            offsets,
+            records[:, f.GENERATION],
+            records[:, f.IDENTITY],
+            records[:, f.START] + offsets,
+            records[:, f.LENGTH],
+        )
 
 
 def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

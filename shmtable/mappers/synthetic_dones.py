@@ -48,4 +48,4 @@ class SyntheticDones(Mapper):
         ends = windows.ends(last=not self.mask)
         if column.dtype.name != "bool":
             ends = ends.to(column.dtype.torch)
-        return ends.view(-1, *column.shape)
+        return ends.view(-1, *column.shape) if column.shape else ends

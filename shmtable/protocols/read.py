@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from typing import NamedTuple
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -36,12 +36,6 @@ _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
 
 
-class _Picked(NamedTuple):
-    points: SamplePoints
-    starts: Int64Array
-    lengths: Int64Array
-
-
 def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> SampleResult:
     """Draw ``count`` windows of ``steps`` transitions.
 
@@ -56,26 +50,25 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
         NoWindowError: no sequence is long enough, and no waiting was asked for.
         WaitTimeoutError: nothing to sample came in time.
     """
-    picked = _pick(core, count, steps, timeout_s)
-    columns = _gather(core, picked, steps)
-    points = picked.points
+    points = _pick(core, count, steps, timeout_s)
+    columns = _gather(core, points, steps)
     for round_number in range(_ROUNDS):
         stale = core.guard.run(_validate_locked, core, points, steps)
         if stale is None:
             return SampleResult(columns, points=points)
         if round_number == _ROUNDS - 1:
             break
-        picked = _pick(core, len(stale), steps, timeout_s)
-        points = _splice(columns, points, stale, _gather(core, picked, steps), picked)
+        fresh = _pick(core, len(stale), steps, timeout_s)
+        points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
     return core.guard.run(_finish_locked, core, columns, points, stale, steps)
 
 
-def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> _Picked:
+def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> SamplePoints:
     deadline: float | None = None
     while True:
-        picked, seen = core.guard.run(_pick_locked, core, count, steps)
-        if picked is not None:
-            return picked
+        points, seen = core.guard.run(_pick_locked, core, count, steps)
+        if points is not None:
+            return points
         now = time.monotonic()
         if deadline is None and timeout_s is not None:
             deadline = now + timeout_s
@@ -92,7 +85,7 @@ def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> _Picke
         core.guard.bell.wait(seen, LOCK_TIMEOUT_S if deadline is None else deadline - now)
 
 
-def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, int]:
+def _pick_locked(core: Core, count: int, steps: int) -> tuple[SamplePoints | None, int]:
     if core.arena.words[f.LIVE_COUNT]:
         points = core.sampler.sample(count, steps, core.random_locked())
         if len(points):
@@ -101,8 +94,7 @@ def _pick_locked(core: Core, count: int, steps: int) -> tuple[_Picked | None, in
                     f"the sampler chose {len(points)} windows, {count} were asked for: it must "
                     "return exactly so many, or none at all when no sequence offers one"
                 )
-            records = core.arrays.slots.take(points.slots, axis=0)
-            return _Picked(points, records[:, f.START] + points.offsets, records[:, f.LENGTH]), 0
+            return points, 0
     return None, core.guard.bell.seen_locked()
 
 
@@ -143,15 +135,14 @@ def _nothing_locked(core: Core, steps: int) -> SampleError:
     )
 
 
-def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
-    points = picked.points
+def _gather(core: Core, points: SamplePoints, steps: int) -> dict[str, Tensor]:
     pad, layout = core.options.pad, core.options.layout
     windows = Windows(
         core.storage,
         points.slots,
-        picked.starts,
+        points.starts,
         points.offsets,
-        picked.lengths,
+        points.lengths,
         steps,
         clamp=pad is not None,
     )
@@ -161,11 +152,10 @@ def _gather(core: Core, picked: _Picked, steps: int) -> dict[str, Tensor]:
 def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
     """Which windows have lost their sequence; None when all are good, and then they count."""
     slots = points.slots
-    generations = core.arrays.slots.take(slots, axis=0)[:, f.GENERATION]
-    stale: Int64Array = (generations != points.generations).nonzero()[0]
+    stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
     if len(stale):
         return stale
-    np.add.at(core.arrays.notes[:, f.TIMES_SAMPLED], slots, 1)
+    np.add.at(core.arrays.times_sampled, slots, 1)
     core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
     core.attachments.sampled()
     core.sampler.on_sample(points, steps)
@@ -177,7 +167,7 @@ def _splice(
     points: SamplePoints,
     places: Int64Array,
     fresh: dict[str, Tensor],
-    picked: _Picked,
+    new: SamplePoints,
 ) -> SamplePoints:
     """Put freshly drawn windows in the places of lost ones."""
     count = len(points)
@@ -187,18 +177,12 @@ def _splice(
             # As bytes, since not every dtype can be assigned by index.
             target = column.view(count, -1).view(torch.uint8)
             target[rows] = fresh[name].view(len(places), -1).view(torch.uint8)
-    new = picked.points
-    parts = []
-    for old, replacement in (
-        (points.slots, new.slots),
-        (points.offsets, new.offsets),
-        (points.generations, new.generations),
-        (points.identities, new.identities),
-    ):
-        joined = old.copy()
-        joined[places] = replacement
-        parts.append(joined)
-    return SamplePoints(*parts)
+    parts = {}
+    for field in fields(SamplePoints):
+        joined = getattr(points, field.name).copy()
+        joined[places] = getattr(new, field.name)
+        parts[field.name] = joined
+    return SamplePoints(**parts)
 
 
 def _finish_locked(
@@ -211,10 +195,10 @@ def _finish_locked(
             f"{len(stale)} of {len(points)} windows were ejected while they were being copied, "
             f"{_ROUNDS} times in a row; the table is too small for the rate of adds: raise maxlen"
         )
-    picked, _ = _pick_locked(core, len(stale), steps)
-    if picked is None:
+    fresh, _ = _pick_locked(core, len(stale), steps)
+    if fresh is None:
         raise _nothing_locked(core, steps)
-    points = _splice(columns, points, stale, _gather(core, picked, steps), picked)
+    points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
     still = _validate_locked(core, points, steps)
     if still is not None:
         # Those gathered before this section have aged again; those gathered in it cannot.

@@ -53,7 +53,7 @@ class Resuming:
         # The first store: whoever comes after an error in a strategy rebuilds what it left.
         words[DIRTY] = 1
         times = content.times_sampled
-        arrays.notes[slots, f.TIMES_SAMPLED] = 0 if times is None else times[self._first :]
+        arrays.times_sampled[slots] = 0 if times is None else times[self._first :]
         starts, lengths = arrays.slots[slots, f.START], arrays.slots[slots, f.LENGTH]
         for role, strategy in self._roles.items():
             strategy.begin_simple_import()

@@ -54,7 +54,7 @@ def snapshot(core: Core) -> Snapshot:
         records[slots, f.START],
         records[slots, f.LENGTH],
         records[slots, f.ORDER],
-        notes[slots, f.TIMES_SAMPLED],
+        core.arrays.times_sampled[slots],
         notes[slots][:, [f.EXTRA, f.EXTRA_MORE]],
     )
     found = found.only(core.guard.run(current_locked, core, found))

@@ -94,7 +94,7 @@ class SampleStrategy(Strategy):
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """Choose ``count`` windows of ``sequence_length`` transitions.
 
-        Make the result with ``self.view.points(slots, offsets)``.
+        Make the result with ``self.view.points(slots, offsets)``. There is a live sequence.
 
         Args:
             count: windows to choose (B), at least 1; the same one may be chosen again.

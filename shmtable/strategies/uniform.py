@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,10 +13,21 @@ from shmtable.types import Int64Array, SamplePoints
 
 # Below this share of hits another way of drawing is cheaper.
 _FEW = 0.05
-# Above this ratio of mean to greatest length, sequences count as about equally long.
-_EVEN = 0.85
+# No guess at the share of hits may be so low that the first draw is wastefully large.
+_LEAST_GUESS = 0.25
+# A draw of rows takes so much longer than one of sequences.
+_ROW_COST = 1.2
 
-_Way = Callable[[int, int, np.random.Generator], tuple[Int64Array, Int64Array]]
+
+class _Draws(NamedTuple):
+    """Windows drawn: int64 [n] slots and offsets, and the slots' records, int64 [n, 8]."""
+
+    slots: Int64Array
+    offsets: Int64Array
+    records: Int64Array
+
+
+_Way = Callable[[int, int, np.random.Generator], _Draws]
 
 
 def _below(bound: int, count: int, random: np.random.Generator) -> Int64Array:
@@ -24,23 +36,9 @@ def _below(bound: int, count: int, random: np.random.Generator) -> Int64Array:
     Scaled doubles take half the time of ``Generator.integers``; with bounds far below 2**53 no
     value is favoured by more than one part in 2**53 / bound, and none reaches the bound.
     """
-    return (random.random(count) * bound).astype(np.int64)
-
-
-def _pairs_below(
-    first: int, second: int, count: int, random: np.random.Generator
-) -> tuple[Int64Array, Int64Array]:
-    """Two int64 [count], independent, below their bounds: out of one double each.
-
-    The whole part of a scaled double is the first, what is left of it, scaled, the second; the
-    product of the bounds is far below 2**53.
-    """
     numbers = random.random(count)
-    numbers *= first
-    whole = numbers.astype(np.int64)
-    numbers -= whole
-    numbers *= second
-    return whole, numbers.astype(np.int64)
+    numbers *= bound
+    return numbers.astype(np.int64)
 
 
 class UniformSampleStrategy(SampleStrategy):
@@ -58,41 +56,54 @@ class UniformSampleStrategy(SampleStrategy):
 
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count), or O(sequences) in the rare last case."""
+        view = self.view
+        if sequence_length > view.longest and not view.short:
+            none = view.live[:0]
+            return view.points(none, none)
+        if view.live_steps == view.live_count * view.longest:
+            # All sequences are as long: every draw is kept.
+            return view.points(*self._pairs(count, sequence_length, random))
         # Every draw kept is uniform over the windows, whichever way it was made, so the parts may
         # be put together and cut off at ``count``.
-        parts: list[tuple[Int64Array, Int64Array]] = []
+        parts: list[_Draws] = []
         missing = count
-        for draw in self._ways():
-            share = 1.0  # of the draws that are kept: seen by trying
+        for draw, share in self._ways(sequence_length):
             while missing > 0 and share > _FEW:
-                tries = int(missing / share * 1.06) + 8
+                tries = missing if share == 1 else int(missing / share * 1.06) + 8
                 parts.append(draw(tries, sequence_length, random))
-                missing -= len(parts[-1][0])
-                share = len(parts[-1][0]) / tries
+                kept = len(parts[-1].slots)
+                missing -= kept
+                share = kept / tries  # seen by trying, after the first
         if missing > 0:
             parts.append(self._by_count(missing, sequence_length, random))
-        slots, offsets = parts[0]
+        draws = parts[0]
         if len(parts) > 1:
-            slots = np.concatenate([part[0] for part in parts])
-            offsets = np.concatenate([part[1] for part in parts])
-        return self.view.points(slots[:count], offsets[:count])
+            draws = _Draws(*map(np.concatenate, zip(*parts, strict=True)))
+        if len(draws.slots) > count:
+            draws = _Draws(*(array[:count] for array in draws))
+        return view.points(*draws)
 
-    def _ways(self) -> tuple[_Way, _Way]:
-        """The likelier way first: drawing sequences is the cheaper one where most are as long."""
+    def _ways(self, steps: int) -> tuple[tuple[_Way, float], tuple[_Way, float]]:
+        """Both ways to draw, the cheaper one first, and what share of its draws is kept."""
         view = self.view
-        if view.live_steps > _EVEN * view.live_count * view.longest:
-            return self._by_sequence, self._by_row
-        return self._by_row, self._by_sequence
+        sequences = view.live_count
+        # Exact where no sequence is shorter than a window, too low otherwise.
+        windows = view.live_steps - sequences * (steps - 1)
+        by_sequence = sequences * max(view.longest - steps + 1, 1)
+        by_row = view.row_high
+        ways = (
+            (self._by_sequence, max(windows / by_sequence, _LEAST_GUESS)),
+            (self._by_row, max(windows / by_row, _LEAST_GUESS)),
+        )
+        return ways if by_sequence <= by_row * _ROW_COST else ways[::-1]
 
-    def _by_row(
-        self, tries: int, steps: int, random: np.random.Generator
-    ) -> tuple[Int64Array, Int64Array]:
+    def _by_row(self, tries: int, steps: int, random: np.random.Generator) -> _Draws:
         view = self.view
         rows = _below(view.row_high, tries, random)
         slots = view.row_slot.take(rows).astype(np.int64)
         records = view.slots.take(slots, axis=0)
         offsets = rows - records[:, f.START]
-        room = records[:, f.LENGTH] - steps
+        room = records[:, f.LENGTH] - steps  # the last window's offset
         if view.short:
             np.maximum(room, 0, out=room)
         # The row map is a hint: only a live slot whose extent has the row counts. The sign of
@@ -100,31 +111,35 @@ class UniformSampleStrategy(SampleStrategy):
         room -= offsets
         room |= offsets
         kept = ((room >= 0) & (records[:, f.STATE] == f.LIVE)).nonzero()[0]
-        return slots[kept], offsets[kept]
+        return _Draws(slots[kept], offsets[kept], records.take(kept, axis=0))
 
-    def _by_sequence(
-        self, tries: int, steps: int, random: np.random.Generator
-    ) -> tuple[Int64Array, Int64Array]:
+    def _by_sequence(self, tries: int, steps: int, random: np.random.Generator) -> _Draws:
         view = self.view
-        most = max(view.longest - steps + 1, 1)
-        places, offsets = _pairs_below(view.live_count, most, tries, random)
-        slots = view.live.take(places)
-        kept = (offsets < view.window_counts(slots, steps)).nonzero()[0]
-        if len(kept) == tries:  # sequences of one length: nothing to leave out
-            return slots, offsets
-        return slots[kept], offsets[kept]
+        slots, offsets, records = self._pairs(tries, steps, random)
+        room = records[:, f.LENGTH] - steps
+        if view.short:
+            np.maximum(room, 0, out=room)
+        kept = (offsets <= room).nonzero()[0]
+        return _Draws(slots[kept], offsets[kept], records.take(kept, axis=0))
 
-    def _by_count(
-        self, count: int, steps: int, random: np.random.Generator
-    ) -> tuple[Int64Array, Int64Array]:
+    def _pairs(self, count: int, steps: int, random: np.random.Generator) -> _Draws:
+        """Sequences and offsets at which the longest of them has a window."""
+        view = self.view
+        offsets = _below(max(view.longest - steps + 1, 1), count, random)
+        slots = view.live.take(_below(view.live_count, count, random))
+        return _Draws(slots, offsets, view.slots.take(slots, 0))
+
+    def _by_count(self, count: int, steps: int, random: np.random.Generator) -> _Draws:
         slots = self.view.live_slots()
         ends = np.cumsum(self.view.window_counts(slots, steps))
         if ends[-1] == 0:
-            return slots[:0], slots[:0]
+            slots = slots[:0]
+            return _Draws(slots, slots, self.view.slots.take(slots, axis=0))
         windows = _below(int(ends[-1]), count, random)
         places = np.searchsorted(ends, windows, side="right")
+        slots = slots[places]
         # Counted from the end of the sequence's windows, which is as uniform as from its start.
-        return slots[places], ends[places] - 1 - windows
+        return _Draws(slots, ends[places] - 1 - windows, self.view.slots.take(slots, axis=0))
 
 
 class UniformEjectionStrategy(EjectionStrategy):

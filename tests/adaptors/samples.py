@@ -26,6 +26,4 @@ def sample(layout: str = "flat", **columns: Any) -> SampleResult:
         given = {name: value.view(COUNT, STEPS, *value.shape[1:]) for name, value in given.items()}
     given["terminal"] = torch.tensor([0.5, 0.25])
     index = np.arange(COUNT)
-    return SampleResult(
-        given, points=SamplePoints(index, index, index, index), weights=torch.ones(COUNT)
-    )
+    return SampleResult(given, points=SamplePoints(*[index] * 6), weights=torch.ones(COUNT))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from shmtable.columns import Column, Schema, TagColumn, VirtualColumn, Windows, gather_columns
+from shmtable.columns import Column, Schema, TagColumn, VirtualColumn, gather_columns
 from shmtable.mappers import NextElementMapper, SyntheticDones
 from tests.columns.placing import Placed
 
@@ -69,27 +69,13 @@ def test_positions_ends_and_validity(steps: int, clamp: bool) -> None:
     ]
     clamped = [[min(at, length - 1) for at, length in row] for row in wanted]
     ends = [[at >= length - 1 for at, length in row] for row in wanted]
-    assert windows.positions().tolist() == clamped
-    assert windows.ends().tolist() == ends
-    assert windows.ends(last=False).tolist() == [[not end for end in row] for row in ends]
-    assert windows.valid().tolist() == [[at < length for at, length in row] for row in wanted]
+    assert windows.positions().tolist() == sum(clamped, [])
+    assert windows.ends().tolist() == sum(ends, [])
+    assert windows.ends(last=False).tolist() == [not end for row in ends for end in row]
+    assert windows.valid().tolist() == [at < length for row in wanted for at, length in row]
     assert windows.offsets.tolist() == [offset for _, offset in places]
     assert windows.lengths.tolist() == [int(placed.lengths[slot]) for slot, _ in places]
     assert windows.clamped == any(at >= length for row in wanted for at, length in row)
-
-
-def test_tensors_are_as_good_as_arrays() -> None:
-    placed = make()
-    windows = Windows(
-        placed.storage,
-        torch.tensor([3]),
-        torch.tensor([int(placed.starts[3]) + 1]),
-        torch.tensor([1]),
-        torch.tensor([8]),
-        2,
-    )
-    assert windows.gather("actions").tolist() == [4001, 4002]
-    assert windows.gather_tags("terminal").tolist() == [[-4]]
 
 
 @pytest.mark.parametrize("layout", ["flat", "batch_time"])

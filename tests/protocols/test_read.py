@@ -34,12 +34,12 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, *changes: Change, before: bool = 
     """Has each change happen during one gather, in turn; returns the sizes of the gathers."""
     original, left, sizes = read._gather, list(changes), []
 
-    def gather(core: Any, picked: Any, steps: int) -> Any:
-        sizes.append(len(picked.points))
+    def gather(core: Any, points: Any, steps: int) -> Any:
+        sizes.append(len(points))
         change = left.pop(0) if left else lambda: None
         if before:
             change()
-        columns = original(core, picked, steps)
+        columns = original(core, points, steps)
         if not before:
             change()
         return columns

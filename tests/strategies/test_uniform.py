@@ -102,7 +102,7 @@ def mixed(random: np.random.Generator, lengths: list[int], copies: int) -> list[
 # What forces each way: many rows qualify; one row in thirty does, but every second sequence;
 # one sequence in fifty does.
 FORCED = {
-    "_by_row": ([10, 12, 25], 10, 8),
+    "_by_row": ([10, 12, 45], 10, 8),
     "_by_sequence": ([29, 30, 30, 30, 31], 5, 30),
     "_by_count": ([40] + 24 * [5] + 25 * [7], 4, 39),
 }

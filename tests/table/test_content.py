@@ -172,7 +172,7 @@ def test_times_sampled_are_counted_for_each_sequence(table: ArrayMemoryTable) ->
     drawn = np.concatenate([p.identities for p in points if p is not None])
     core = table._core
     counted = {
-        int(core.arrays.slots[slot, f.IDENTITY]): int(core.arrays.notes[slot, f.TIMES_SAMPLED])
+        int(core.arrays.slots[slot, f.IDENTITY]): int(core.arrays.times_sampled[slot])
         for slot in core.view.live_slots()
     }
     assert counted == {identity: int((drawn == identity).sum()) for identity in range(1, 6)}
