@@ -12,6 +12,7 @@ attributes, and survives pickling, because it crosses processes::
     |-- SampleError(ValueError)               a sample that cannot be drawn
     |   |-- EmptyTableError                   nothing has been added yet
     |   `-- NoWindowError                     no sequence is as long as the window
+    |-- PriorityError(ValueError)             a priority that cannot be, or that nobody keeps
     |-- CapacityError(ValueError)             a limit that cannot be had
     |-- SharedMemoryError(OSError)            the system has no memory or disk space left for it
     |-- ArenaError(OSError)                   a table that cannot be created or attached
@@ -88,6 +89,10 @@ class EmptyTableError(SampleError):
 
 class NoWindowError(SampleError):
     """No sequence is as long as the window asked for."""
+
+
+class PriorityError(ShmTableError, ValueError):
+    """A priority that cannot be, or that no strategy of the table keeps."""
 
 
 class CapacityError(ShmTableError, ValueError):

@@ -14,12 +14,21 @@ from shmtable.columns import Column
 from shmtable.errors import ClosedError, SpecError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.interface import MemoryTable
-from shmtable.protocols import Core, add_sequences, lookup, restore, sample, store
+from shmtable.protocols import (
+    Core,
+    add_sequences,
+    as_priority,
+    lookup,
+    restore,
+    sample,
+    store,
+    update_priorities,
+)
 from shmtable.protocols.arguments import as_adaptors, as_device, as_int64, at_least_one, pairs
 from shmtable.protocols.options import build
 from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
-from shmtable.types import Finding, Int64Array, SampleResult, Stats
+from shmtable.types import Finding, Int64Array, SamplePoints, SampleResult, Stats
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
@@ -154,7 +163,12 @@ class ArrayMemoryTable:
     # -- adding and sampling ---------------------------------------------------------------
 
     def add_sequence(
-        self, identity: int, sequence: Mapping[str, Any], *, timeout_s: float | None = 60.0
+        self,
+        identity: int,
+        sequence: Mapping[str, Any],
+        *,
+        priority: Any = None,
+        timeout_s: float | None = 60.0,
     ) -> None:
         """Add a fully terminated sequence: whole, or not at all.
 
@@ -163,19 +177,23 @@ class ArrayMemoryTable:
             sequence: for each stored column an array, tensor or list with one row per transition,
                 and those rows more that virtual columns look ahead (a next observation: one);
                 any column may bring one more than the length. For each tag column one value.
+            priority: for a prioritised sampler, one number or one per transition; by default the
+                highest it has seen.
             timeout_s: how long to wait while the room left is being written by others; None for
                 ever. Sequences in the table are ejected at once and never waited for.
 
         Raises:
             SequenceError: it does not fit the columns; nothing has changed.
             DuplicateIdentityError: the identity is in the table; nothing has changed.
+            PriorityError: no priority, or the table keeps none; nothing has changed.
             SharedMemoryError: no memory for it.
             WaitTimeoutError: no room in time.
         """
         core = self._core
         core.converter.maxlen = core.maxlen()
         prepared = core.converter.prepare(sequence)
-        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s)
+        weight = as_priority(core, priority, prepared.length)
+        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s, weight)
 
     def add_sequences(
         self,
@@ -227,9 +245,37 @@ class ArrayMemoryTable:
         if self.device.type != "cpu":
             for name, column in result.items():
                 result[name] = column.to(self.device, non_blocking=True)
+            if result.weights is not None:
+                result.weights = result.weights.to(self.device, non_blocking=True)
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)
         return result
+
+    def update_priorities(self, points: SamplePoints, priorities: Any) -> int:
+        """Give windows that were sampled new priorities, typically the errors made on them.
+
+        Args:
+            points: ``.points`` of a sample, drawn by this or another process.
+            priorities: array or tensor, 0 or more: one per window, ``(count,)``, or one per
+                transition, ``(count, sequence_length)`` or flat as the sample is.
+
+        Returns:
+            How many windows it was applied to: those whose sequence has left are passed over.
+
+        Raises:
+            PriorityError: a negative number, NaN, a wrong shape, or a table without priorities.
+        """
+        return update_priorities(self._core, points, priorities)
+
+    @property
+    def sampler(self) -> SampleStrategy:
+        """The table's sampler, whose settings (``beta``, ...) may be changed while running."""
+        return self._core.sampler
+
+    @property
+    def ejector(self) -> EjectionStrategy:
+        """The table's ejector."""
+        return self._core.ejector
 
     # -- looking up and removing -----------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class SamplePoints:
         identities: int64 [B], the sequences' identities.
         starts: int64 [B], row at which the window starts, in every stored column.
         lengths: int64 [B], transitions of the window's sequence.
+        chances: float64 [B], from a weighted sampler: how likely each was to be drawn, up to a
+            factor common to all windows on offer; NaN where the draw was not weighted. Else None.
     """
 
     slots: Int64Array
@@ -33,9 +36,40 @@ class SamplePoints:
     identities: Int64Array
     starts: Int64Array
     lengths: Int64Array
+    chances: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def at(self, places: Any) -> SamplePoints:
+        """Those at ``places``: whatever indexes an array."""
+        return _combined(lambda array: array[places], self)
+
+    def replaced(self, places: Int64Array, others: SamplePoints) -> SamplePoints:
+        """These with ``others`` (from the same sampler) in the given places."""
+        return _combined(lambda old, new: _replaced(old, places, new), self, others)
+
+    @staticmethod
+    def joined(parts: Sequence[SamplePoints]) -> SamplePoints:
+        """All the points of ``parts``, one part after the other."""
+        return _combined(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _combined(combine: Callable[..., Any], *points: SamplePoints) -> SamplePoints:
+    """Combine the points field by field; a field that one of them has not is left out."""
+    arrays: Any = (
+        None if any(array is None for array in group) else combine(*group)
+        for group in zip(
+            *([getattr(one, field.name) for field in fields(one)] for one in points), strict=True
+        )
+    )
+    return SamplePoints(*arrays)
+
+
+def _replaced(old: Any, places: Int64Array, new: Any) -> Any:
+    replaced = old.copy()
+    replaced[places] = new
+    return replaced
 
 
 class SampleResult(dict[str, Any]):

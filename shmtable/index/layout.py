@@ -18,13 +18,16 @@ BIN_WORDS = 512
 # Slots beyond ``max_sequences``, so that a replacement can be written beside what it replaces.
 SPARE_SLOTS = 64
 MINIMUM_BUCKETS = 1024
+# Arrays that others ask for have whole blocks of items: a sum of blocks needs no special last one.
+BLOCK = 16
 
 
 @dataclass(frozen=True)
 class Region:
     """One array in the arena: ``capacity`` items of ``item_bytes`` at ``offset``.
 
-    ``per`` says with what it grows: "row", "slot", "bucket", or "once" (reserved at creation).
+    ``per`` says with what it grows: "row", "slot", "bucket", or "once" (reserved at creation);
+    ``every`` how many of those share an item.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Region:
     item_bytes: int
     capacity: int
     offset: int
+    every: int = 1
 
     @property
     def bytes(self) -> int:
@@ -41,11 +45,29 @@ class Region:
 
 @dataclass(frozen=True)
 class Extra:
-    """An array that a column or a strategy asks for: name, "row" or "slot", bytes per item."""
+    """An array that a column or a strategy asks for.
+
+    ``per`` is "row" or "slot", of which ``every`` so many share an item, or "once": a single one.
+    """
 
     name: str
     per: str
     item_bytes: int
+    every: int = 1
+
+
+_INDEX = (
+    Extra("bins", "once", 8 * BIN_WORDS),
+    Extra("attachments", "once", 8 * ENTRIES * ENTRY_WORDS),
+    Extra("slots", "slot", 8 * f.SLOT_WORDS),
+    Extra("notes", "slot", 8 * f.SLOT_WORDS),
+    Extra("times_sampled", "slot", 8),
+    Extra("links", "slot", 8 * f.LINK_WORDS),
+    Extra("live", "slot", 8),
+    Extra("free", "slot", 8),
+    Extra("buckets", "bucket", 8),
+    Extra("row_slot", "row", 4),
+)
 
 
 @dataclass(frozen=True)
@@ -80,35 +102,26 @@ class Layout:
         """
         rows = row_limit(factor * maxlen, factor * max_sequences, extra_rows)
         slots = factor * max_sequences + SPARE_SLOTS + 1
-        buckets = bucket_count(slots)
-        index = [
-            ("bins", "once", 8, BIN_WORDS),
-            ("attachments", "once", 8, ENTRIES * ENTRY_WORDS),
-            ("slots", "slot", 8 * f.SLOT_WORDS, slots),
-            ("notes", "slot", 8 * f.SLOT_WORDS, slots),
-            ("times_sampled", "slot", 8, slots),
-            ("links", "slot", 8 * f.LINK_WORDS, slots),
-            ("live", "slot", 8, slots),
-            ("free", "slot", 8, slots),
-            ("buckets", "bucket", 8, buckets),
-            ("row_slot", "row", 4, rows),
-        ]
-        capacities = {"row": rows, "slot": slots}
-        named = [(a.name, a.per, a.item_bytes, capacities[a.per]) for a in arrays]
+        capacities = {"once": 1, "slot": slots, "bucket": bucket_count(slots), "row": rows}
         regions: dict[str, Region] = {}
         offset = first_byte
-        for name, per, item_bytes, capacity in [*index, *named]:
-            regions[name] = Region(name, per, item_bytes, capacity, offset)
+        for number, a in enumerate([*_INDEX, *arrays]):
+            items = -(-capacities[a.per] // a.every)
+            if number >= len(_INDEX) and a.per != "once":
+                items = _round_up(items, BLOCK)
+            regions[a.name] = Region(a.name, a.per, a.item_bytes, items, offset, a.every)
             # Pages are reserved region by region, so no two regions may share one.
-            offset = _round_up(offset + item_bytes * capacity, PAGE)
+            offset = _round_up(offset + regions[a.name].bytes, PAGE)
         return cls(regions, rows, slots, offset)
 
     def spans(self, per: str, first: int, last: int) -> list[tuple[int, int]]:
         """(offset, bytes) of items ``first`` up to ``last`` of every region that grows ``per``."""
         return [
-            (region.offset + first * region.item_bytes, (last - first) * region.item_bytes)
+            (region.offset + begin * region.item_bytes, (end - begin) * region.item_bytes)
             for region in self.regions.values()
-            if region.per == per and region.item_bytes and last > first
+            if region.per == per
+            and region.item_bytes
+            and (begin := -(-first // region.every)) < (end := -(-last // region.every))
         ]
 
     def once(self) -> list[tuple[int, int]]:
@@ -117,7 +130,7 @@ class Layout:
 
     def item_bytes(self, per: str) -> int:
         """Bytes that one more item costs, over all regions that grow ``per``."""
-        return sum(r.item_bytes for r in self.regions.values() if r.per == per)
+        return sum(-(-r.item_bytes // r.every) for r in self.regions.values() if r.per == per)
 
 
 def row_limit(maxlen: int, max_sequences: int, extra_rows: int) -> int:

@@ -53,6 +53,16 @@ class IndexView:
         return self._words[f.ROW_HIGH]
 
     @property
+    def slot_high(self) -> int:
+        """Every slot in use is below."""
+        return self._words[f.SLOT_HIGH]
+
+    @property
+    def reserved_rows(self) -> int:
+        """Rows whose memory is there: no row at or above may be touched."""
+        return self._words[f.RESERVED_ROWS]
+
+    @property
     def longest(self) -> int:
         """No live sequence is longer (one as long need not be live any more)."""
         return self._words[f.LONGEST]

@@ -47,6 +47,9 @@ class Core:
     Attributes:
         arena, index, view, storage, schema, converter, sampler, ejector, options: its parts.
         guard: the table lock.
+        receivers, listeners, prioritized: those strategies that want to know of sequences being
+            written, of windows handed out, of priorities.
+        hands_out_once: whether the sampler may withdraw windows it has chosen.
     """
 
     def __init__(self, arena: Arena, classes: Mapping[str, type[Any]]) -> None:
@@ -99,6 +102,12 @@ class Core:
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
         )
         self.converter = Converter(self.schema, self.options.maxlen)
+        # What the strategies have to say beyond the obligatory: asked once, not in every call.
+        both = (self.sampler, self.ejector)
+        self.receivers = [s for s in both if _overrides(s, Strategy, "receive")]
+        self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
+        self.prioritized = [s for s in both if s.takes_priorities]
+        self.hands_out_once = _overrides(self.sampler, SampleStrategy, "taken")
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 
@@ -170,6 +179,8 @@ class Core:
         words[f.MAX_SEQUENCES] = options.max_sequences
         words[f.SLOT_HIGH] = 1
         self.arena.reserve(self.layout.once())
+        for strategy in self._strategies().values():
+            strategy.initialise()
         # A quarter more than maxlen is what the gaps between sequences usually take.
         rows = options.maxlen + options.maxlen // 4 + extra_rows(self.schema)
         self.grow(Growth(rows if preallocate else 1, 2, MINIMUM_BUCKETS))
@@ -200,6 +211,11 @@ class Core:
     def _repair_locked(self) -> None:
         self.arena.words[f.RECOVERIES] += 1
         self.index.rebuild_locked()
+
+    def receive(self, slot: int, start: int, length: int, priority: Any = None) -> None:
+        """Tell the strategies of a sequence whose rows are being written; without the lock."""
+        for strategy in self.receivers:
+            strategy.receive(slot, start, length, priority)
 
     def _track(self, slot: int, start: int, length: int) -> None:
         self.sampler.track(slot, start, length)
@@ -309,6 +325,10 @@ class Core:
         self.index.reservations.drop_all()
 
 
+def _overrides(strategy: Strategy, base: type[Strategy], method: str) -> bool:
+    return getattr(type(strategy), method) is not getattr(base, method)
+
+
 def extra_rows(schema: Schema) -> int:
     """Rows that a sequence may bring beyond its transitions: at least a last observation."""
     return max(1, schema.max_look_ahead)
@@ -324,7 +344,7 @@ def _describe(strategy: Strategy) -> dict[str, Any]:
     return {
         "type": type(strategy).__name__,
         "config": strategy.config(),
-        "states": [[state.name, state.per, state.dtype] for state in strategy.states()],
+        "states": [list(asdict(state).values()) for state in strategy.states()],
     }
 
 
@@ -355,7 +375,8 @@ def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: i
     for role in ("sampler", "ejector"):
         for state in (StateSpec(*entry) for entry in spec[role]["states"]):
             item_bytes = np.dtype(state.dtype).itemsize
-            arrays.append(Extra(f"{role}/{state.name}", state.per, item_bytes))
+            per = "once" if state.per == "table" else state.per
+            arrays.append(Extra(f"{role}/{state.name}", per, item_bytes, state.every))
     return Layout.plan(
         first_byte=header_bytes(spec),
         factor=factor,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from shmtable.errors import (
 )
 from shmtable.index import fields as f
 from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+from shmtable.shm.header import DIRTY
 from shmtable.types import Int64Array, SamplePoints, SampleResult
 
 # After so many rounds the sampler is plainly slower than the churn around it; what is still
@@ -55,12 +55,16 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
     for round_number in range(_ROUNDS):
         stale = core.guard.run(_validate_locked, core, points, steps)
         if stale is None:
-            return SampleResult(columns, points=points)
+            return _result(core, columns, points)
         if round_number == _ROUNDS - 1:
             break
         fresh = _pick(core, len(stale), steps, timeout_s)
         points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
     return core.guard.run(_finish_locked, core, columns, points, stale, steps)
+
+
+def _result(core: Core, columns: dict[str, Tensor], points: SamplePoints) -> SampleResult:
+    return SampleResult(columns, points=points, weights=core.sampler.weights(points))
 
 
 def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> SamplePoints:
@@ -155,10 +159,19 @@ def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array
     stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
     if len(stale):
         return stale
+    if core.hands_out_once:
+        taken = core.sampler.taken(points)
+        if taken is not None:
+            return taken
     np.add.at(core.arrays.times_sampled, slots, 1)
     core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
     core.attachments.sampled()
-    core.sampler.on_sample(points, steps)
+    if core.listeners:
+        words = core.arena.words
+        words[DIRTY] = 1
+        for strategy in core.listeners:
+            strategy.on_sample(points, steps)
+        words[DIRTY] = 0
     return None
 
 
@@ -177,12 +190,7 @@ def _splice(
             # As bytes, since not every dtype can be assigned by index.
             target = column.view(count, -1).view(torch.uint8)
             target[rows] = fresh[name].view(len(places), -1).view(torch.uint8)
-    parts = {}
-    for field in fields(SamplePoints):
-        joined = getattr(points, field.name).copy()
-        joined[places] = getattr(new, field.name)
-        parts[field.name] = joined
-    return SamplePoints(**parts)
+    return points.replaced(places, new)
 
 
 def _finish_locked(
@@ -203,4 +211,4 @@ def _finish_locked(
     if still is not None:
         # Those gathered before this section have aged again; those gathered in it cannot.
         return _finish_locked(core, columns, points, still, steps)
-    return SampleResult(columns, points=points)
+    return _result(core, columns, points)

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from shmtable.errors import FileDamagedError
 from shmtable.formats import Content
 from shmtable.index import fields as f
+from shmtable.index.arrays import rows_of
 from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting
-from shmtable.protocols.rows import rows_of
 from shmtable.shm.header import DIRTY
 from shmtable.strategies import StateSpec, Strategy
 from shmtable.types import Int64Array
@@ -42,7 +42,7 @@ class Resuming:
             for role, strategy in self._roles.items()
             if self._same[role]
             for state in strategy.states()
-            if (array := self._array(role, state, fitting.lengths)) is not None
+            if state.kept and (array := self._array(role, state, fitting.lengths)) is not None
         }
         self._random = _random_state(content)
 
@@ -61,6 +61,7 @@ class Resuming:
                 for slot, start, length in zip(
                     slots.tolist(), starts.tolist(), lengths.tolist(), strict=True
                 ):
+                    strategy.receive(slot, start, length, None)
                     strategy.track(slot, start, length)
             for state in strategy.states():
                 found = self._arrays.get((role, state.name))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from shmtable.columns import Column, MapperLike, TagColumn, VirtualColumn
 from shmtable.formats import FileColumn
+from shmtable.index.arrays import rows_of
 from shmtable.mappers import NextElementMapper, SyntheticDones
 from shmtable.protocols.core import Core
 from shmtable.types import Int64Array
@@ -49,12 +50,6 @@ class RowBytes:
                 for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
             ]
         return [self._rows.take(rows_of(starts, counts)).view(np.uint8).data]
-
-
-def rows_of(starts: Int64Array, counts: Int64Array) -> Int64Array:
-    """The rows of many runs, one after the other: int64 [sum of counts]."""
-    firsts = np.cumsum(counts) - counts
-    return np.repeat(starts - firsts, counts) + np.arange(int(counts.sum()))
 
 
 def file_columns(core: Core) -> list[FileColumn]:

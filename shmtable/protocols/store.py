@@ -30,10 +30,11 @@ from shmtable.formats import (
 from shmtable.formats.archive_writer import ArchiveWriter
 from shmtable.formats.atomic import replacing
 from shmtable.formats.v1_writer import ColumnWriter, Summary, V1Writer
+from shmtable.index.arrays import rows_of
 from shmtable.protocols.core import Core
 from shmtable.protocols.legacy import store_legacy
 from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns, rows_of
+from shmtable.protocols.rows import file_columns
 from shmtable.protocols.snapshot import Snapshot, current_locked, snapshot
 from shmtable.types import Int64Array
 
@@ -198,11 +199,13 @@ class _Strategies:
             (role, state.name): []
             for role, strategy in self._roles.items()
             for state in strategy.states()
+            if state.kept
         }
         self._per = {
             (role, state.name): state.per
             for role, strategy in self._roles.items()
             for state in strategy.states()
+            if state.kept
         }
 
     def take_locked(self, batch: Snapshot) -> None:

@@ -16,6 +16,9 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+import numpy as np
+import numpy.typing as npt
+
 from shmtable.columns import Prepared
 from shmtable.errors import DuplicateIdentityError, WaitTimeoutError
 from shmtable.index import Blocked, Growth, Request, Reservation
@@ -24,9 +27,15 @@ from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
 # More would only make others wait for the lock longer at a time.
 _MOST_AT_ONCE = 64
 
+Priority = float | npt.NDArray[np.float64] | None
+
 
 def add_sequences(
-    core: Core, identities: Sequence[int], sequences: Sequence[Prepared], timeout_s: float | None
+    core: Core,
+    identities: Sequence[int],
+    sequences: Sequence[Prepared],
+    timeout_s: float | None,
+    priority: Priority = None,
 ) -> None:
     """Add sequences in order, as many as may be under one hold of the lock.
 
@@ -37,6 +46,7 @@ def add_sequences(
         identities: one for each sequence.
         sequences: converted, and so valid.
         timeout_s: how long to wait for room that others are writing into; None for ever.
+        priority: of the sequences: one for all, or float64 [length]; None for the default.
 
     Raises:
         DuplicateIdentityError: an identity is in the table, or occurs twice here.
@@ -62,6 +72,7 @@ def add_sequences(
             reservations = _reserve(core, batch, sys._getframe(), timeout_s)
             for number, reservation in enumerate(reservations, done):
                 copy(core, reservation, sequences[number])
+                core.receive(reservation.slot, reservation.start, reservation.length, priority)
             core.guard.run(_commit_locked, core, reservations, replace)
             done += len(reservations)
     except BaseException:

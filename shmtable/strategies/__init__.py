@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from shmtable.strategies.base import EjectionStrategy, SampleStrategy, StateSpec, Strategy
 from shmtable.strategies.fifo import FifoEjectionStrategy, FifoSampleStrategy
+from shmtable.strategies.priorities import MOST_PRIORITY
+from shmtable.strategies.prioritized import PrioritizedSampleStrategy
 from shmtable.strategies.uniform import UniformEjectionStrategy, UniformSampleStrategy
 
 __all__ = [
+    "MOST_PRIORITY",
     "STRATEGIES",
     "EjectionStrategy",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
+    "PrioritizedSampleStrategy",
     "SampleStrategy",
     "StateSpec",
     "Strategy",
@@ -24,6 +28,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     for cls in (
         FifoEjectionStrategy,
         FifoSampleStrategy,
+        PrioritizedSampleStrategy,
         UniformEjectionStrategy,
         UniformSampleStrategy,
     )

@@ -3,7 +3,7 @@
 A strategy sees the table through an ``IndexView`` and keeps nothing of its own that another
 process would need. What it must remember it declares as shared arrays (``states``); the table
 allocates them, and hands every process its view of the same memory (``bind``). All calls come
-under the table's lock, one at a time.
+under the table's lock, one at a time, but for ``receive`` and ``weights``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from shmtable.index import IndexView
 from shmtable.types import Int64Array, SamplePoints
@@ -24,21 +25,34 @@ S = TypeVar("S", bound="Strategy")
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A shared array that a strategy asks for.
+    """A shared array that a strategy asks for; all zero at first.
 
     Attributes:
         name: unique within the strategy.
-        per: "slot" or "row": one item for each.
-        dtype: numpy dtype, or its name. The array is all zero at first.
+        per: "slot" or "row": items for each; "table": a single item.
+        dtype: the items' numpy dtype, by name.
+        every: so many slots or rows share an item; 1, or a multiple of 16.
+        derived: ``rebuild`` recomputes it, so no file keeps it. (Nor does a file keep items that
+            several sequences share, or the whole table.)
     """
 
     name: str
     per: str
     dtype: str
+    every: int = 1
+    derived: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether a file keeps each sequence's items."""
+        return self.per != "table" and self.every == 1 and not self.derived
 
 
 class Strategy(ABC):
     """Common to samplers and ejectors."""
+
+    #: Whether ``update_priorities`` and a sequence's ``priority`` mean something to it.
+    takes_priorities: ClassVar[bool] = False
 
     view: IndexView
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -56,14 +70,43 @@ class Strategy(ABC):
         self.view = view
         self.arrays = arrays
 
+    def initialise(self) -> None:  # noqa: B027
+        """The table has just been made: store what must not be zero. Called once per table."""
+
+    def receive(self, slot: int, start: int, length: int, priority: Any) -> None:  # noqa: B027
+        """A sequence is being written: note the priority given with it (or None).
+
+        The only call that comes without the lock. Nobody else looks at these rows, or at this
+        slot, until ``track``; nothing else may be stored.
+        """
+
     def track(self, slot: int, start: int, length: int) -> None:  # noqa: B027
-        """A sequence is about to become live: store what belongs to it (not what is derived)."""
+        """A sequence is about to become live, and nothing can come in between.
+
+        Store what belongs to it, then what is derived. After a crash ``rebuild`` is called.
+        """
 
     def forget(self, slot: int, start: int, length: int) -> None:  # noqa: B027
         """A live sequence has left: update what is derived from the live ones."""
 
     def rebuild(self) -> None:  # noqa: B027
         """Recompute everything derived from the live sequences (after a crash, or ``clear``)."""
+
+    def update_priorities(self, points: SamplePoints, priorities: npt.NDArray[np.float64]) -> None:  # noqa: B027
+        """New priorities for windows of live sequences.
+
+        Called only where ``takes_priorities`` is true, with valid values.
+
+        Args:
+            points: windows; the same one may occur again, and then the last one counts.
+            priorities: float64 [B, L]; NaN where a window reaches past its sequence.
+        """
+
+    def on_sample(self, points: SamplePoints, sequence_length: int) -> None:  # noqa: B027
+        """The windows ``points`` are being handed out; samplers and ejectors are told.
+
+        After a crash in here ``rebuild`` is called.
+        """
 
     def state(self) -> dict[str, Any] | None:
         """What a file should keep of this strategy beyond its arrays; by default nothing."""
@@ -104,8 +147,17 @@ class SampleStrategy(Strategy):
             exactly ``count`` points, or none at all when no sequence offers a window.
         """
 
-    def on_sample(self, points: SamplePoints, sequence_length: int, advantages: Any = None) -> None:
-        """The windows ``points`` have been handed out."""
+    def taken(self, points: SamplePoints) -> Int64Array | None:
+        """Which of these windows may not be handed out any more (int64 places); None for none.
+
+        Asked when their data has been copied, for a sampler that hands a window out only so
+        often: another process may have been quicker. They are drawn anew.
+        """
+        return None
+
+    def weights(self, points: SamplePoints) -> Tensor | None:
+        """Importance weights, float32 [B]; None from a sampler without. Needs no lock."""
+        return None
 
 
 class EjectionStrategy(Strategy):

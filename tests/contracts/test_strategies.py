@@ -228,5 +228,5 @@ def test_arrays_asked_for_have_names_and_known_types(strategy: Strategy) -> None
     states = strategy.states()
     assert len({state.name for state in states}) == len(states)
     for state in states:
-        assert state.per in ("slot", "row")
+        assert state.per in ("slot", "row", "table")
         assert np.dtype(state.dtype).itemsize in (1, 2, 4, 8)

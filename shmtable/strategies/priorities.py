@@ -1,0 +1,71 @@
+"""What strategies that know priorities or weights have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shmtable.errors import SpecError
+from shmtable.strategies.trees import Float64Array
+from shmtable.types import SamplePoints
+
+# Far above any error or return, and far below what could overflow in a sum of powers.
+MOST_PRIORITY = 1e64
+
+
+def mixed(priorities: Float64Array, eta: float) -> Float64Array:
+    """One priority per window, float64 [B]: ``eta`` of the highest and the rest of the mean.
+
+    Args:
+        priorities: float64 [B, L], NaN where there is no transition.
+        eta: 0 to 1.
+    """
+    if priorities.shape[1] == 1:
+        return priorities[:, 0]
+    highest = np.fmax.reduce(priorities, axis=1)
+    mean: Float64Array = np.nanmean(priorities, axis=1)
+    both: Float64Array = eta * highest + (1 - eta) * mean
+    return both
+
+
+def importance_weights(points: SamplePoints, beta: float, least: float) -> Tensor | None:
+    """Weights that correct for unequal chances, the greatest being 1: float32 [B].
+
+    Args:
+        points: windows with chances; None comes back for those without any.
+        beta: 0 to 1, how much is corrected.
+        least: the lowest chance of all, where known; the batch's is taken if that is lower.
+    """
+    chances = points.chances
+    if chances is None:
+        return None
+    weights = min(float(np.fmin.reduce(chances)), least) / chances
+    weights **= beta
+    found = torch.from_numpy(weights.astype(np.float32))
+    return found.nan_to_num_(1.0) if math.isnan(weights.sum()) else found
+
+
+def within(name: str, value: Any, most: float) -> float:
+    """A setting between 0 and ``most``.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise SpecError(f"{name} is {value!r}; give a number from 0 to {most:g}")
+    return float(value)
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """A setting that is one of these names.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if value not in choices:
+        raise SpecError(f"{name} is {value!r}; give one of {choices}")
+    return str(value)
