@@ -46,14 +46,22 @@ from shmtable.errors import (
 )
 from shmtable.mappers import Mapper, NextElementMapper, NextNElementWrapper, SyntheticDones
 from shmtable.strategies import (
+    CoverageEjectionStrategy,
+    CoverageSampleStrategy,
     EjectionStrategy,
     FifoEjectionStrategy,
     FifoSampleStrategy,
+    LifoEjectionStrategy,
+    LifoSampleStrategy,
+    LowestPriorityEjectionStrategy,
+    MixtureSampleStrategy,
     PrioritizedSampleStrategy,
     SampleStrategy,
     StateSpec,
     UniformEjectionStrategy,
     UniformSampleStrategy,
+    WeightedSampleStrategy,
+    WithoutReplacementSampleStrategy,
 )
 from shmtable.table import ArrayMemoryTable, MemoryTable, TableSerializationVersion
 from shmtable.types import Finding, SamplePoints, SampleResult, Stats
@@ -71,6 +79,8 @@ __all__ = [
     "CheckpointEvery",
     "ClosedError",
     "Column",
+    "CoverageEjectionStrategy",
+    "CoverageSampleStrategy",
     "DictObsAdaptor",
     "DuplicateIdentityError",
     "EjectionStrategy",
@@ -85,11 +95,15 @@ __all__ = [
     "Finding",
     "KeyCastAdaptor",
     "KeyScaleAdaptor",
+    "LifoEjectionStrategy",
+    "LifoSampleStrategy",
     "LockReentryError",
     "LockTimeoutError",
+    "LowestPriorityEjectionStrategy",
     "Mapper",
     "MemoryTable",
     "MissingExtraError",
+    "MixtureSampleStrategy",
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
@@ -117,5 +131,7 @@ __all__ = [
     "UnknownIdentityError",
     "VirtualColumn",
     "WaitTimeoutError",
+    "WeightedSampleStrategy",
+    "WithoutReplacementSampleStrategy",
     "__version__",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shmtable.index import fields as f
-from shmtable.index.arrays import Arrays
+from shmtable.index.arrays import Arrays, rows_of
 from shmtable.types import Int64Array, SamplePoints
 
 
@@ -91,6 +91,11 @@ class IndexView:
         """int64 [live_count], the live slots; a view, in no particular order."""
         return self.live[: self._words[f.LIVE_COUNT]]
 
+    def live_rows(self) -> Int64Array:
+        """int64 [live_steps], the rows of all live transitions; O(transitions)."""
+        records = self.slots[self.live_slots()]
+        return rows_of(records[:, f.START], records[:, f.LENGTH])
+
     def window_counts(self, slots: Int64Array, steps: int) -> Int64Array:
         """How many windows of ``steps`` transitions each slot's sequence offers: int64, like slots.
 
@@ -100,7 +105,11 @@ class IndexView:
         return np.maximum(counts, 1 if self.short else 0, out=counts)
 
     def points(
-        self, slots: Int64Array, offsets: Int64Array, records: Int64Array | None = None
+        self,
+        slots: Int64Array,
+        offsets: Int64Array,
+        records: Int64Array | None = None,
+        chances: npt.NDArray[np.float64] | None = None,
     ) -> SamplePoints:
         """Sample points for windows at ``offsets`` of ``slots`` (int64 [B] each).
 
@@ -108,6 +117,7 @@ class IndexView:
             slots: the windows' slots.
             offsets: first transition of each within its sequence.
             records: int64 [B, 8], ``self.slots.take(slots, axis=0)``, where it is at hand.
+            chances: see ``SamplePoints``.
         """
         if records is None:
             records = self.slots.take(slots, axis=0)
@@ -118,6 +128,7 @@ class IndexView:
             records[:, f.IDENTITY],
             records[:, f.START] + offsets,
             records[:, f.LENGTH],
+            chances,
         )
 
 

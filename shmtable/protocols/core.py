@@ -336,7 +336,8 @@ def extra_rows(schema: Schema) -> int:
 
 def classes_of(schema: Schema, *strategies: Strategy) -> dict[str, type[Any]]:
     """By name, the classes of the mappers and strategies."""
-    parts = [*(column.mapper for column in schema.virtual), *strategies]
+    inner = [part for strategy in strategies for part in strategy.parts()]
+    parts = [*(column.mapper for column in schema.virtual), *strategies, *inner]
     return {type(part).__name__: type(part) for part in parts}
 
 
@@ -366,7 +367,7 @@ def _make_strategy(
             f"strategy {spec['type']!r} is not a {kind.__name__} this program knows; "
             "pass the table itself to the process instead of attaching by name"
         )
-    return cls(**spec["config"])
+    return cls.from_config(spec["config"], known)
 
 
 def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:

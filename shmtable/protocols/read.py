@@ -160,7 +160,7 @@ def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array
     if len(stale):
         return stale
     if core.hands_out_once:
-        taken = core.sampler.taken(points)
+        taken = core.sampler.taken(points, steps)
         if taken is not None:
             return taken
     np.add.at(core.arrays.times_sampled, slots, 1)

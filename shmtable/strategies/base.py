@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class Strategy(ABC):
     """Common to samplers and ejectors."""
 
     #: Whether ``update_priorities`` and a sequence's ``priority`` mean something to it.
-    takes_priorities: ClassVar[bool] = False
+    takes_priorities: bool = False
 
     view: IndexView
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -60,6 +60,22 @@ class Strategy(ABC):
     def config(self) -> dict[str, Any]:
         """The constructor's keyword arguments, as JSON values, to make an equal strategy."""
         return {}
+
+    @classmethod
+    def from_config(
+        cls: type[S], config: Mapping[str, Any], classes: Mapping[str, type[Strategy]]
+    ) -> S:
+        """Make one from what ``config`` returned.
+
+        Args:
+            config: its keyword arguments.
+            classes: by name, those of which strategies may be made that it consists of.
+        """
+        return cls(**config)
+
+    def parts(self) -> tuple[Strategy, ...]:
+        """The strategies this one consists of; by default none."""
+        return ()
 
     def states(self) -> tuple[StateSpec, ...]:
         """The shared arrays this strategy needs; by default none."""
@@ -147,7 +163,7 @@ class SampleStrategy(Strategy):
             exactly ``count`` points, or none at all when no sequence offers a window.
         """
 
-    def taken(self, points: SamplePoints) -> Int64Array | None:
+    def taken(self, points: SamplePoints, sequence_length: int) -> Int64Array | None:
         """Which of these windows may not be handed out any more (int64 places); None for none.
 
         Asked when their data has been copied, for a sampler that hands a window out only so

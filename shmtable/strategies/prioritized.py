@@ -9,9 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from shmtable.errors import SpecError
-from shmtable.index import fields as f
-from shmtable.index.arrays import rows_of
-from shmtable.strategies.base import SampleStrategy, StateSpec
+from shmtable.strategies.base import StateSpec
 from shmtable.strategies.priorities import (
     MOST_PRIORITY,
     importance_weights,
@@ -19,17 +17,16 @@ from shmtable.strategies.priorities import (
     one_of,
     within,
 )
-from shmtable.strategies.trees import Float64Array, MinTree, SumTree, tree_states
+from shmtable.strategies.trees import Float64Array, MinTree, tree_states
+from shmtable.strategies.weighted import WeightedSampleStrategy
 from shmtable.types import SamplePoints
 
-# Below this share of hits, what is on offer is counted instead of tried.
-_FEW = 0.05
 _MOST_ALPHA = 4.0
 _PER = ("transition", "sequence")
 _NORMALIZE = ("batch", "table")
 
 
-class PrioritizedSampleStrategy(SampleStrategy):
+class PrioritizedSampleStrategy(WeightedSampleStrategy):
     """Draws windows with chances in proportion to ``(priority + epsilon) ** alpha``.
 
     Prioritized experience replay (Schaul et al. 2016, proportional variant). A window has the
@@ -82,7 +79,7 @@ class PrioritizedSampleStrategy(SampleStrategy):
                 'normalize is "table", which needs per="transition": how many windows share a '
                 'sequence\'s priority depends on their length; give normalize="batch"'
             )
-        self._per_sequence = per == "sequence"
+        super().__init__("slot" if per == "sequence" else "row")
         self._eta, self._epsilon = float(eta), float(epsilon)
 
     def config(self) -> dict[str, Any]:
@@ -91,15 +88,15 @@ class PrioritizedSampleStrategy(SampleStrategy):
 
     def states(self) -> tuple[StateSpec, ...]:
         """See ``Strategy``."""
-        per = "slot" if self._per_sequence else "row"
-        # ``priority`` is the truth; the trees' leaves are derived from it, 0 for what is not live.
+        per = "slot" if self._per_slot else "row"
+        # ``priority`` is the truth; the trees' leaves are derived from it.
         # ``leaf_alpha`` is the alpha they were made with, NaN while they are being made.
         single = ("alpha", "beta", "highest", "leaf_alpha")
         least = tree_states("least", per)[1:] if self._config["normalize"] == "table" else ()
         return (
             StateSpec("priority", per, "float64"),
             *(StateSpec(name, "table", "float64") for name in single),
-            *tree_states("chance", per),
+            *super().states(),
             *least,
         )
 
@@ -107,7 +104,6 @@ class PrioritizedSampleStrategy(SampleStrategy):
         """See ``Strategy``."""
         super().bind(view, arrays)
         self._priority: Float64Array = arrays["priority"]
-        self._tree = SumTree(arrays, "chance")
         self._least: MinTree | None = None
         if self._config["normalize"] == "table":
             self._least = MinTree({**arrays, "least": self._tree.leaves}, "least")
@@ -156,7 +152,7 @@ class PrioritizedSampleStrategy(SampleStrategy):
     def receive(self, slot: int, start: int, length: int, priority: Any) -> None:
         """See ``Strategy``."""
         given = math.nan if priority is None else priority
-        if self._per_sequence:
+        if self._per_slot:
             if isinstance(given, np.ndarray):
                 given = mixed(given[None], self._eta)[0]
             self._priority[slot] = given
@@ -185,18 +181,10 @@ class PrioritizedSampleStrategy(SampleStrategy):
 
     def rebuild(self) -> None:
         """See ``Strategy``."""
-        view, leaves = self.view, self._tree.leaves
         alpha = self.alpha
         self.arrays["leaf_alpha"][0] = math.nan
-        size = view.slot_high if self._per_sequence else view.reserved_rows
-        leaves[:size] = 0
-        slots = view.live_slots()
-        if self._per_sequence:
-            leaves[slots] = self._leaf(self._priority[slots], alpha)
-        else:
-            rows = rows_of(view.slots[slots, f.START], view.slots[slots, f.LENGTH])
-            leaves[rows] = self._leaf(self._priority[rows], alpha)
-        self._tree.rebuild(size)
+        places = self.view.live_slots() if self._per_slot else self.view.live_rows()
+        size = self._rebuild_tree(places, self._leaf(self._priority[places], alpha))
         if self._least is not None:
             self._least.rebuild(size)
         self.arrays["leaf_alpha"][0] = alpha
@@ -204,7 +192,7 @@ class PrioritizedSampleStrategy(SampleStrategy):
     def update_priorities(self, points: SamplePoints, priorities: Float64Array) -> None:
         """See ``Strategy``."""
         self._raise_highest(float(np.fmax.reduce(priorities, axis=None)))
-        if self._per_sequence:
+        if self._per_slot:
             places, values = points.slots, mixed(priorities, self._eta)
         elif priorities.shape[1] == 1:
             places, values = points.starts, priorities[:, 0]
@@ -226,84 +214,17 @@ class PrioritizedSampleStrategy(SampleStrategy):
         """See the class."""
         if self.arrays["leaf_alpha"][0] != self.alpha:
             self.rebuild()
-        parts: list[SamplePoints] = []
-        missing, share = count, 1.0
-        while missing > 0 and share > _FEW:
-            tries = missing if share == 1 else int(missing / share * 1.06) + 8
-            parts.append(self._draw(tries, sequence_length, random))
-            kept = len(parts[-1])
-            missing, share = missing - kept, kept / tries
-        if missing > 0:
-            parts.append(self._count_out(missing, sequence_length, random))
-        found = parts[0] if len(parts) == 1 else SamplePoints.joined(parts)
-        return found if len(found) <= count else found.at(slice(count))
+        return super().sample(count, sequence_length, random)
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """See ``SampleStrategy``."""
         least = math.inf
         if self._least is not None:
-            least = self._least.least(self._size())
+            size = self._size()
+            least = self._least.least(size) / self._tree.total(size)
         return importance_weights(points, self.beta, least)
 
-    def _draw(self, count: int, steps: int, random: np.random.Generator) -> SamplePoints:
-        view = self.view
-        places, chances, _ = self._tree.draw(count, self._size(), random)
-        slots = places if self._per_sequence else view.row_slot.take(places).astype(np.int64)
-        records = view.slots.take(slots, 0)
-        room = records[:, f.LENGTH] - steps  # the last window's offset
-        if view.short:
-            np.maximum(room, 0, out=room)
-        if self._per_sequence:
-            kept = (room >= 0) & (chances > 0)
-            room += 1
-            chances = chances / np.maximum(room, 1)
-            offsets = (random.random(count) * room).astype(np.int64)
-        else:
-            offsets = places - records[:, f.START]
-            # A leaf that is not 0 belongs to a live sequence: only the end can be in the way.
-            kept = (offsets <= room) & (chances > 0)
-        points = view.points(slots, offsets, records)
-        points.chances = chances
-        return points if kept.all() else points.at(kept.nonzero()[0])
-
-    def _count_out(self, count: int, steps: int, random: np.random.Generator) -> SamplePoints:
-        """The exact draw for when few windows fit: looks at every live sequence."""
-        view = self.view
-        slots = view.live_slots()
-        counts = view.window_counts(slots, steps)
-        slots, counts = slots[counts > 0], counts[counts > 0]
-        if self._per_sequence:
-            chances = self._tree.leaves[slots]
-        else:
-            starts = view.slots[slots, f.START]
-            ends = np.cumsum(counts)
-            offsets = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
-            slots, chances = (
-                np.repeat(slots, counts),
-                self._tree.leaves[np.repeat(starts, counts) + offsets],
-            )
-        sums = np.cumsum(chances)
-        if not len(sums) or sums[-1] <= 0:
-            return view.points(slots[:0], slots[:0])
-        drawn = np.searchsorted(sums, random.random(count) * sums[-1], side="right")
-        np.minimum(drawn, len(sums) - 1, out=drawn)
-        chances = chances[drawn]
-        if self._per_sequence:
-            offsets = (random.random(count) * counts[drawn]).astype(np.int64)
-            chances = chances / counts[drawn]
-        else:
-            offsets = offsets[drawn]
-        points = view.points(slots[drawn], offsets)
-        points.chances = chances
-        return points
-
     # -- small parts -----------------------------------------------------------------------------
-
-    def _extent(self, slot: int, start: int, length: int) -> tuple[int, int]:
-        return (slot, slot + 1) if self._per_sequence else (start, start + length)
-
-    def _size(self) -> int:
-        return self.view.slot_high if self._per_sequence else self.view.row_high
 
     def _leaf(self, priority: Any, alpha: float | None = None) -> Any:
         if alpha is None:

@@ -70,8 +70,14 @@ class _Tree:
             first, last = first // FANOUT, -(-last // FANOUT)
             level[first:last] = self._combine(below[first:last])
 
+    def reset(self, size: int, places: Int64Array, values: Any) -> None:
+        """Make the whole tree anew: these leaves, 0 for all others of the first ``size``."""
+        self.leaves[:size] = 0
+        self.leaves[places] = values
+        self.rebuild(size)
+
     def rebuild(self, size: int) -> None:
-        """Compute every level anew from the leaves, of which so many are in use."""
+        """Compute every level anew from the first ``size`` leaves."""
         for below, level in zip(self._blocks, self._levels[1:], strict=False):
             size = -(-size // FANOUT)
             level[:size] = self._combine(below[:size])
@@ -97,9 +103,7 @@ class SumTree(_Tree):
             The leaves (int64 [count], in random order), their values (float64 [count]), and the
             sum of all. Once in 10**13 draws rounding leads to a neighbour: a value may even be 0.
         """
-        depth, nodes = 0, size
-        while nodes > _TOP_NODES and depth < len(_EVERY):
-            depth, nodes = depth + 1, -(-nodes // FANOUT)
+        depth, nodes = self._top(size)
         ends = self._levels[depth][:nodes].cumsum()
         total = float(ends[-1])
         aims = random.random(count)
@@ -125,6 +129,18 @@ class SumTree(_Tree):
                 return places, values, total
             aims += values
             aims -= prefixes.take(children)
+
+    def total(self, size: int) -> float:
+        """The sum of the first ``size`` leaves, none beyond being in use."""
+        depth, nodes = self._top(size)
+        return float(self._levels[depth][:nodes].sum())
+
+    def _top(self, size: int) -> tuple[int, int]:
+        """The level where searches begin, and how many nodes it has."""
+        depth, nodes = 0, size
+        while nodes > _TOP_NODES and depth < len(_EVERY):
+            depth, nodes = depth + 1, -(-nodes // FANOUT)
+        return depth, nodes
 
 
 class MinTree(_Tree):

@@ -13,6 +13,9 @@ from shmtable import (
     ArrayMemoryTable,
     EjectionStrategy,
     FifoSampleStrategy,
+    LifoSampleStrategy,
+    MixtureSampleStrategy,
+    PrioritizedSampleStrategy,
     SampleStrategy,
     UniformEjectionStrategy,
 )
@@ -27,8 +30,12 @@ MakeTable = Callable[..., ArrayMemoryTable]
 VARIANTS: list[Strategy] = [
     FifoSampleStrategy(per_episode=False, random_offset=False),
     FifoSampleStrategy(per_episode=False, random_offset=True),
+    LifoSampleStrategy(per_episode=False, random_offset=False),
+    PrioritizedSampleStrategy(per="sequence"),
+    PrioritizedSampleStrategy(normalize="table"),
+    MixtureSampleStrategy([(0.8, PrioritizedSampleStrategy()), (0.2, LifoSampleStrategy())]),
 ]
-EVERY = [cls() for cls in STRATEGIES.values()] + VARIANTS
+EVERY = [cls() for cls in STRATEGIES.values() if cls is not MixtureSampleStrategy] + VARIANTS
 SAMPLERS = [strategy for strategy in EVERY if isinstance(strategy, SampleStrategy)]
 EJECTORS = [strategy for strategy in EVERY if isinstance(strategy, EjectionStrategy)]
 
@@ -39,7 +46,7 @@ def called(strategy: Strategy) -> str:
 
 def again(strategy: Strategy) -> Strategy:
     """A new one like it: an instance belongs to one table."""
-    return type(strategy)(**strategy.config())
+    return type(strategy).from_config(strategy.config(), STRATEGIES)
 
 
 def add(table: ArrayMemoryTable, identities: range, seed: int) -> None:
@@ -207,8 +214,9 @@ def test_a_table_at_its_limits_goes_on(make_table: MakeTable, ejector: EjectionS
 def test_configurations_make_equal_strategies(strategy: Strategy) -> None:
     config = json.loads(json.dumps(strategy.config()))
     assert config == strategy.config()
-    assert type(strategy)(**config).config() == config
-    assert type(strategy)(**config).states() == strategy.states()
+    made = type(strategy).from_config(config, STRATEGIES)
+    assert made.config() == config
+    assert made.states() == strategy.states()
 
 
 @pytest.mark.parametrize("strategy", EVERY, ids=called)
