@@ -44,11 +44,13 @@ from shmtable.errors import (
     UnknownIdentityError,
     WaitTimeoutError,
 )
+from shmtable.joint import JointSample, JointTable
 from shmtable.mappers import Mapper, NextElementMapper, NextNElementWrapper, SyntheticDones
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
     EjectionStrategy,
+    EndAlignedSampleStrategy,
     FifoEjectionStrategy,
     FifoSampleStrategy,
     LifoEjectionStrategy,
@@ -85,6 +87,7 @@ __all__ = [
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
+    "EndAlignedSampleStrategy",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
     "FileDamagedError",
@@ -93,6 +96,8 @@ __all__ = [
     "FileUnsafeError",
     "FileVersionError",
     "Finding",
+    "JointSample",
+    "JointTable",
     "KeyCastAdaptor",
     "KeyScaleAdaptor",
     "LifoEjectionStrategy",

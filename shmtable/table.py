@@ -221,6 +221,16 @@ class ArrayMemoryTable(HeldTable):
         return update_priorities(self._core, points, priorities)
 
     @property
+    def keeps_priorities(self) -> bool:
+        """Whether ``update_priorities`` is of use: a strategy of the table keeps priorities."""
+        return bool(self._core.prioritized)
+
+    @property
+    def layout(self) -> str:
+        """The shape of its samples, "flat" or "batch_time"."""
+        return self._core.options.layout
+
+    @property
     def sampler(self) -> SampleStrategy:
         """The table's sampler, whose settings (``beta``, ...) may be changed while running."""
         return self._core.sampler

@@ -34,6 +34,7 @@ LEVELS = {
     "writer": 5,
     "loader": 5,
     "builder": 5,
+    "joint": 5,
     "": 6,
     "integrations": 7,
     "cli": 7,
