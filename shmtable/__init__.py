@@ -43,7 +43,20 @@ from shmtable.errors import (
     UnknownIdentityError,
     WaitTimeoutError,
 )
-from shmtable.mappers import Mapper, NextElementMapper, NextNElementWrapper, SyntheticDones
+from shmtable.mappers import (
+    AgeMapper,
+    BurnIn,
+    FrameStack,
+    Mapper,
+    NextElementMapper,
+    NextNElementWrapper,
+    NStepDiscount,
+    NStepElementMapper,
+    NStepReturn,
+    PositionMapper,
+    PreviousElementMapper,
+    SyntheticDones,
+)
 from shmtable.strategies import (
     EjectionStrategy,
     FifoEjectionStrategy,
@@ -58,6 +71,7 @@ from shmtable.types import Finding, SamplePoints, SampleResult, Stats
 
 __all__ = [
     "Adaptor",
+    "AgeMapper",
     "ArenaDamagedError",
     "ArenaError",
     "ArenaInUseError",
@@ -65,6 +79,7 @@ __all__ = [
     "ArenaPermissionError",
     "ArenaVersionError",
     "ArrayMemoryTable",
+    "BurnIn",
     "CapacityError",
     "CheckpointEvery",
     "ClosedError",
@@ -81,6 +96,7 @@ __all__ = [
     "FileUnsafeError",
     "FileVersionError",
     "Finding",
+    "FrameStack",
     "KeyCastAdaptor",
     "KeyScaleAdaptor",
     "LockReentryError",
@@ -88,9 +104,14 @@ __all__ = [
     "Mapper",
     "MemoryTable",
     "MissingExtraError",
+    "NStepDiscount",
+    "NStepElementMapper",
+    "NStepReturn",
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
+    "PositionMapper",
+    "PreviousElementMapper",
     "SampleError",
     "SamplePoints",
     "SampleResult",

@@ -97,6 +97,7 @@ class Core:
             self.schema,
             {c.name: self._region(f"column/{c.name}") for c in self.schema.stored},
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
+            self.view.steps_since,
         )
         self.converter = Converter(self.schema, self.options.maxlen)
         self._random: np.random.Generator | None = None
