@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn, Windows
 from shmtable.errors import SpecError
+from shmtable.types import BoolArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -132,11 +134,11 @@ def as_declared(values: Tensor, column: VirtualColumn) -> Tensor:
     return values.view(-1, *column.shape) if column.shape else values
 
 
-def zero_rows(values: Tensor, rows: Tensor, column: VirtualColumn) -> None:
-    """Zero, in place, the values [*rows.shape, ...] where ``rows`` (bool) is True."""
+def zero_rows(values: Tensor, rows: BoolArray) -> None:
+    """Zero, in place, the values [*rows.shape, ...] where ``rows`` is True."""
     if rows.any():
-        # As bits: not every dtype can be assigned to. Zero bits are zero in all that have one.
-        values.view(column.dtype.carrier)[rows] = 0
+        # As bytes: not every dtype can be assigned to. Zero bits are zero in all that have one.
+        values.view(torch.uint8).numpy().reshape(rows.size, -1)[rows.reshape(-1)] = 0
 
 
 def whole_number(what: str, value: Any, least: int) -> int:

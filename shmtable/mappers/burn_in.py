@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,5 +47,6 @@ class BurnIn(Mapper):
         check_one_value(column, "the burn-in of a window")
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        one_window = (torch.arange(windows.steps) < self.steps) != self.mask
-        return as_declared(one_window.repeat(len(windows)), column)
+        steps = np.full((len(windows), windows.steps), self.mask)
+        steps[:, : self.steps] = not self.mask
+        return as_declared(torch.from_numpy(steps.reshape(-1)), column)

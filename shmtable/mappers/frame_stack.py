@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,11 +58,12 @@ class FrameStack(Mapper):
             )
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        last = windows.positions()
+        # In numpy: on this few numbers, its calls take a fraction of torch's.
+        last = windows.positions().numpy()
         if self.ahead:
-            last += windows.remaining().clamp_(max=self.ahead)
-        at = last[:, None] + torch.arange(1 - self.n, 1)
-        frames = windows.gather_at(column.target_name, at, self.look_ahead)
+            last = last + np.minimum(windows.remaining().numpy(), self.ahead)
+        at = last[:, None] + np.arange(1 - self.n, 1)
+        frames = windows.gather_at(column.target_name, torch.from_numpy(at), self.look_ahead)
         if self.pad == "zero":
-            zero_rows(frames, at < 0, column)
+            zero_rows(frames, at < 0)
         return frames.view(-1, *column.shape)

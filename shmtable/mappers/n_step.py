@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from shmtable.mappers.base import (
     check_same_element,
     whole_number,
 )
+from shmtable.types import BoolArray, Int64Array
 
 
 class NStepReturn(Mapper):
@@ -61,17 +63,17 @@ class NStepReturn(Mapper):
             )
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        steps = torch.arange(self.n)
-        at = windows.positions()[:, None] + steps
-        counted = steps < windows.remaining()[:, None]
+        at, counted = _steps_from(windows, self.n)
         if self.terminated is not None and not windows.is_tag(self.terminated):
-            counted &= ~_ended_before(_flags(windows, self.terminated, at))
-        # Rows of one reward each, so that the steps are the last axis.
-        rewards = windows.gather_at(column.target_name, at).to(torch.float64)
-        rewards = rewards.view(*at.shape, -1).transpose(1, 2)
-        rewards = rewards.where(counted[:, None], 0.0)
-        sums = rewards @ (self.gamma ** steps.to(torch.float64))
-        return sums.to(column.dtype.torch).view(-1, *column.shape)
+            flags = _flags(windows, self.terminated, at)
+            # Up to the first marked step, that one included.
+            counted &= np.cumsum(flags, 1) - flags == 0
+        rewards = windows.gather_at(column.target_name, torch.from_numpy(at))
+        rows = rewards.to(torch.float64).numpy().reshape(*at.shape, -1)
+        if not counted.all():
+            rows[~counted] = 0.0
+        sums = np.einsum("i,nij->nj", self.gamma ** np.arange(self.n), rows)
+        return torch.from_numpy(sums).to(column.dtype.torch).view(-1, *column.shape)
 
 
 class NStepDiscount(Mapper):
@@ -103,18 +105,19 @@ class NStepDiscount(Mapper):
         _check_terminated(column, self.terminated, columns)
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        remaining = windows.remaining()
-        discounts = self.gamma ** remaining.clamp(max=self.n).to(torch.float64)
+        remaining = windows.remaining().numpy()
+        discounts = (self.gamma ** np.arange(self.n + 1))[np.minimum(remaining, self.n)]
         if self.terminated is None or windows.is_tag(self.terminated):
             ended = remaining <= self.n
             if self.terminated is not None:
-                tags = windows.gather_tags(self.terminated).view(-1) != 0
-                ended &= tags.repeat_interleave(windows.steps)
+                tags = (windows.gather_tags(self.terminated) != 0).numpy().reshape(-1)
+                ended &= tags.repeat(windows.steps)
         else:
-            # Past the sequence's end its last step is repeated, which changes no answer.
-            at = windows.positions()[:, None] + torch.arange(self.n)
-            ended = _flags(windows, self.terminated, at).any(1)
-        return as_declared(discounts.masked_fill_(ended, 0.0), column)
+            # Behind the sequence's end its last step is repeated, which changes no answer.
+            at, _ = _steps_from(windows, self.n)
+            ended = np.logical_or.reduce(_flags(windows, self.terminated, at), 1)
+        discounts[ended] = 0.0
+        return as_declared(torch.from_numpy(discounts), column)
 
 
 class NStepElementMapper(Mapper):
@@ -144,14 +147,18 @@ class NStepElementMapper(Mapper):
         return windows.gather_at(column.target_name, at, self.look_ahead)
 
 
-def _flags(windows: Windows, name: str, at: Tensor) -> Tensor:
-    """bool, like ``at``: where a stored column of one element is not 0."""
-    return windows.gather_at(name, at).view(at.shape) != 0
+# In numpy all of this: on so few numbers, its calls take a fraction of torch's.
+def _steps_from(windows: Windows, n: int) -> tuple[Int64Array, BoolArray]:
+    """[N, n] each: positions of each step and the n - 1 after it, and which are in the sequence."""
+    steps = np.arange(n)
+    at = windows.positions().numpy()[:, None] + steps
+    return at, steps < windows.remaining().numpy()[:, None]
 
 
-def _ended_before(flags: Tensor) -> Tensor:
-    """bool [N, n]: whether an earlier step of the row is marked."""
-    return flags.cumsum(1) > flags.to(torch.int64)
+def _flags(windows: Windows, name: str, at: Int64Array) -> BoolArray:
+    """[N, n], where a stored column of one element is not 0."""
+    found = windows.gather_at(name, torch.from_numpy(at))
+    return (found != 0).numpy().reshape(at.shape)
 
 
 def _checked_gamma(gamma: Any) -> float:

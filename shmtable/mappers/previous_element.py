@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn, Windows
@@ -21,7 +22,7 @@ class PreviousElementMapper(Mapper):
         check_same_element(column, target)
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        at = windows.positions().sub_(1)
-        found = windows.gather_at(column.target_name, at)
-        zero_rows(found, at < 0, column)
+        at = windows.positions().numpy() - 1
+        found = windows.gather_at(column.target_name, torch.from_numpy(at))
+        zero_rows(found, at < 0)
         return found
