@@ -10,6 +10,7 @@ from shmtable.adaptors import (
     KeyScaleAdaptor,
     TerminalAdaptor,
 )
+from shmtable.builder import DictMemoryTable, DictObsMemoryTable, DictObsNStepMemoryTable
 from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
 from shmtable.errors import (
@@ -84,7 +85,10 @@ __all__ = [
     "CheckpointEvery",
     "ClosedError",
     "Column",
+    "DictMemoryTable",
     "DictObsAdaptor",
+    "DictObsMemoryTable",
+    "DictObsNStepMemoryTable",
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
