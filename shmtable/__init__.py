@@ -10,6 +10,7 @@ from shmtable.adaptors import (
     KeyScaleAdaptor,
     TerminalAdaptor,
 )
+from shmtable.builder import DictMemoryTable, DictObsMemoryTable, DictObsNStepMemoryTable
 from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
 from shmtable.errors import (
@@ -45,7 +46,20 @@ from shmtable.errors import (
     WaitTimeoutError,
 )
 from shmtable.joint import JointSample, JointTable
-from shmtable.mappers import Mapper, NextElementMapper, NextNElementWrapper, SyntheticDones
+from shmtable.mappers import (
+    AgeMapper,
+    BurnIn,
+    FrameStack,
+    Mapper,
+    NextElementMapper,
+    NextNElementWrapper,
+    NStepDiscount,
+    NStepElementMapper,
+    NStepReturn,
+    PositionMapper,
+    PreviousElementMapper,
+    SyntheticDones,
+)
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
@@ -70,6 +84,7 @@ from shmtable.types import Finding, SamplePoints, SampleResult, Stats
 
 __all__ = [
     "Adaptor",
+    "AgeMapper",
     "ArenaDamagedError",
     "ArenaError",
     "ArenaInUseError",
@@ -77,13 +92,17 @@ __all__ = [
     "ArenaPermissionError",
     "ArenaVersionError",
     "ArrayMemoryTable",
+    "BurnIn",
     "CapacityError",
     "CheckpointEvery",
     "ClosedError",
     "Column",
     "CoverageEjectionStrategy",
     "CoverageSampleStrategy",
+    "DictMemoryTable",
     "DictObsAdaptor",
+    "DictObsMemoryTable",
+    "DictObsNStepMemoryTable",
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
@@ -96,6 +115,7 @@ __all__ = [
     "FileUnsafeError",
     "FileVersionError",
     "Finding",
+    "FrameStack",
     "JointSample",
     "JointTable",
     "KeyCastAdaptor",
@@ -109,9 +129,14 @@ __all__ = [
     "MemoryTable",
     "MissingExtraError",
     "MixtureSampleStrategy",
+    "NStepDiscount",
+    "NStepElementMapper",
+    "NStepReturn",
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
+    "PositionMapper",
+    "PreviousElementMapper",
     "PrioritizedSampleStrategy",
     "PriorityError",
     "SampleError",

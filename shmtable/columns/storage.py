@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,19 @@ class CpuStorage:
             the column's row bytes. Most of it may be unreserved: nothing but the rows asked for
             is ever touched.
         tags: likewise for each tag column, one row per slot.
+        steps_since: for slots (int64 [B]), how many transitions were added to the table after
+            their sequences: int64 [B].
     """
 
-    def __init__(self, schema: Schema, rows: dict[str, Tensor], tags: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        rows: dict[str, Tensor],
+        tags: dict[str, Tensor],
+        steps_since: Callable[[Int64Array], Int64Array] = np.zeros_like,
+    ) -> None:
+        self.steps_since = steps_since
+        self._tag_names = frozenset(tags)
         self._columns = {column.name: column for column in (*schema.stored, *schema.tags)}
         self._regions = {name: (rows | tags)[name] for name in self._columns}
         self._row_arrays = [self._array(column) for column in schema.stored]
@@ -111,6 +122,10 @@ class CpuStorage:
             [B, *shape] in the column's dtype; always a copy.
         """
         return self.gather(name, slots, 1)
+
+    def is_tag(self, name: str) -> bool:
+        """Whether this column has one value per sequence instead of one per transition."""
+        return name in self._tag_names
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""

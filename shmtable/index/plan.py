@@ -76,6 +76,14 @@ class Planner:
             if wanted > available or (full and not available):
                 return blocked
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
+            if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
+                return leaving
+            # Rows enough become free, but apart from each other, and memory that is taken for the
+            # request instead is never given back. A few more ejections often join them.
+            if leaving and wanted + request.span <= available:
+                more = self.ask_locked(victims, wanted + request.span, old, old_steps)
+                if self._extents.fits_locked(request.span, more, self._rows_at_hand()):
+                    return more
             if self.locate_locked(request.span) >= 0 or (
                 self._extents.widest_locked(
                     np.array(leaving, np.int64),
@@ -120,6 +128,9 @@ class Planner:
         node = self.locate_locked(span)
         # Where only the ejections make room, any row below the limit may be the place.
         rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
+        at_hand = self._rows_at_hand()
+        if rows > at_hand and self._extents.fits_locked(span, leaving, at_hand):
+            rows = at_hand
         slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
         # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
         buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT])
@@ -136,6 +147,10 @@ class Planner:
     def locate_locked(self, span: int) -> int:
         """The slot behind which ``span`` rows are free; -1 for nowhere."""
         return self._extents.locate_locked(span, self.row_limit())
+
+    def _rows_at_hand(self) -> int:
+        """Rows that may be used without taking more memory."""
+        return min(self._arrays.words[f.RESERVED_ROWS], self.row_limit())
 
     def row_limit(self) -> int:
         """Rows that may be used at all."""

@@ -40,7 +40,9 @@ from shmtable.strategies import (
 from shmtable.types import Int64Array
 
 LOCK_TIMEOUT_S = 60.0
-# Memory is taken from the system in steps of an eighth of what there is, within these bounds.
+# Memory is taken from the system in steps of this share of what there is, within these bounds. It
+# is what a full table may have too much of.
+_STEP_SHARE = 128
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
@@ -107,6 +109,7 @@ class Core:
             self.schema,
             {c.name: self._region(f"column/{c.name}") for c in self.schema.stored},
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
+            self.view.steps_since,
         )
         self.converter = Converter(self.schema, self.options.maxlen)
         # What the strategies have to say beyond the obligatory: asked once, not in every call.
@@ -265,7 +268,7 @@ class Core:
         if wanted <= have:
             return
         item_bytes = self.layout.item_bytes(per)
-        step = min(max(have * item_bytes // 8, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
+        step = min(max(have * item_bytes // _STEP_SHARE, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
         target = max(wanted, min(have + step // item_bytes, most))
         self.arena.reserve(self.layout.spans(per, have, target))
         self.guard.run(self._raise_mark_locked, mark, target)
