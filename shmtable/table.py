@@ -11,22 +11,25 @@ from torch import Tensor
 
 from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
-from shmtable.errors import ClosedError, SpecError
+from shmtable.errors import SpecError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.interface import MemoryTable
+from shmtable.limiters import Limiter
+from shmtable.pacing import Steered
 from shmtable.protocols import Core, add_sequences, lookup, restore, sample, store
 from shmtable.protocols.arguments import as_adaptors, as_device, as_int64, at_least_one, pairs
+from shmtable.protocols.hold import checked
 from shmtable.protocols.options import build
 from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
-from shmtable.types import Finding, Int64Array, SampleResult, Stats
+from shmtable.types import Int64Array, SampleResult
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
 _Adaptors = Adaptor | Sequence[Adaptor] | None
 
 
-class ArrayMemoryTable:
+class ArrayMemoryTable(Steered):
     """A replay table in shared memory.
 
     Any number of processes may add and sample at the same time. Pass the table to
@@ -54,6 +57,8 @@ class ArrayMemoryTable:
         pad: None: only sequences as long as the window are sampled. "zero" or "edge": shorter
             ones too, filled up with zeros or with their last transition, and samples get a
             boolean column ``mask``, true on real transitions.
+        limiter: when adds and samples may proceed; None for always. See ``limiter``.
+        max_times_sampled: a sequence leaves when so many windows of it have been handed out.
         seed: root of all random streams; every process derives one of its own. None draws one.
         preallocate: take the memory of a full table now, instead of as it fills.
         lock: "robust" (a process-shared mutex that survives its holder's death) or "portable"
@@ -84,6 +89,8 @@ class ArrayMemoryTable:
         on_duplicate: str = "error",
         layout: str = "flat",
         pad: str | None = None,
+        limiter: Limiter | None = None,
+        max_times_sampled: int | None = None,
         seed: int | None = None,
         preallocate: bool = False,
         lock: str | None = None,
@@ -98,10 +105,12 @@ class ArrayMemoryTable:
             on_duplicate=on_duplicate,
             layout=layout,
             pad=pad,
+            max_times_sampled=max_times_sampled,
             seed=seed,
         )
+        limiter = checked(limiter, sampler, options)
         self._deliver(adaptors, device)
-        self._open: Core | None = Core.create(
+        self._open = Core.create(
             schema,
             sampler,
             ejector,
@@ -110,6 +119,7 @@ class ArrayMemoryTable:
             directory=directory,
             lock=lock,
             preallocate=preallocate,
+            limiter=limiter,
         )
 
     @classmethod
@@ -144,13 +154,6 @@ class ArrayMemoryTable:
         self.adaptors = as_adaptors(adaptors)
         self.device = as_device(device)
 
-    @property
-    def _core(self) -> Core:
-        core = self._open
-        if core is None:
-            raise ClosedError("the table is closed; make or attach it again to use it")
-        return core
-
     # -- adding and sampling ---------------------------------------------------------------
 
     def add_sequence(
@@ -163,14 +166,15 @@ class ArrayMemoryTable:
             sequence: for each stored column an array, tensor or list with one row per transition,
                 and those rows more that virtual columns look ahead (a next observation: one);
                 any column may bring one more than the length. For each tag column one value.
-            timeout_s: how long to wait while the room left is being written by others; None for
-                ever. Sequences in the table are ejected at once and never waited for.
+            timeout_s: how long to wait for the limiter, and while the room left is being written
+                by others; None for ever. Except in a queue, sequences are ejected at once.
 
         Raises:
             SequenceError: it does not fit the columns; nothing has changed.
             DuplicateIdentityError: the identity is in the table; nothing has changed.
             SharedMemoryError: no memory for it.
-            WaitTimeoutError: no room in time.
+            WaitTimeoutError: no room in time; of the limiter, a ``RateLimitedError``.
+            SpecError: under this limiter both sides might wait for ever; nothing has changed.
         """
         core = self._core
         core.converter.maxlen = core.maxlen()
@@ -219,7 +223,9 @@ class ArrayMemoryTable:
         Raises:
             EmptyTableError: the table is empty.
             NoWindowError: no sequence is long enough.
-            WaitTimeoutError: nothing to sample came in time.
+            WaitTimeoutError: nothing to sample came in time; of the limiter, even without
+                waiting, a ``RateLimitedError``.
+            SpecError: under this limiter both sides might wait for ever.
         """
         count = at_least_one("count", count)
         sequence_length = at_least_one("sequence_length", sequence_length)
@@ -349,16 +355,6 @@ class ArrayMemoryTable:
         name = f"{os.fspath(path)}.zip"
         restore(self._core, name, override_version, strict=strict, progress=progress)
         return True
-
-    # -- watching --------------------------------------------------------------------------
-
-    def check(self) -> list[Finding]:
-        """Walk every invariant of the table; what is wrong, empty when it is healthy."""
-        return lookup.check(self._core)
-
-    def stats(self) -> Stats:
-        """Counts and sizes, all of one moment."""
-        return lookup.stats(self._core)
 
     def __repr__(self) -> str:
         return f"<ArrayMemoryTable{lookup.described(self._open) if self._open else ', closed'}>"

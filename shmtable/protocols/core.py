@@ -22,8 +22,10 @@ from shmtable.index import (
 )
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
+from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
 from shmtable.protocols.options import Options
+from shmtable.protocols.pace import Pace
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
@@ -45,7 +47,7 @@ class Core:
     """The parts of an attached table.
 
     Attributes:
-        arena, index, view, storage, schema, converter, sampler, ejector, options: its parts.
+        arena, index, view, storage, schema, converter, sampler, ejector, options, pace: its parts.
         guard: the table lock.
     """
 
@@ -99,6 +101,7 @@ class Core:
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
         )
         self.converter = Converter(self.schema, self.options.maxlen)
+        self.pace = Pace(arena.words, self.options.max_times_sampled)
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 
@@ -116,6 +119,7 @@ class Core:
         directory: str | None,
         lock: str | None,
         preallocate: bool,
+        limiter: Limiter | None = None,
     ) -> Core:
         """Make a new table; the arguments are those of ``ArrayMemoryTable``."""
         _check_strategy("sampler", sampler, SampleStrategy)
@@ -138,6 +142,8 @@ class Core:
             core = cls(arena, classes_of(schema, sampler, ejector))
             core._format(preallocate)
             core.guard.run(core._join_locked)
+            if limiter is not None or options.max_times_sampled is not None:
+                core.guard.run(core.pace.put_locked, limiter)
             made.append(core)
 
         Arena.create(plan, name=name, directory=directory, lock=lock, prepare=prepare)
@@ -195,6 +201,7 @@ class Core:
             joined = self.arena.words_found[f.NEXT_ATTACHMENT]
             self.index.rebuild_locked(gone_before=joined)
             self.arena.first = False
+        self.pace.limiter_locked()  # refuses what is none
         self.random_locked()
 
     def _repair_locked(self) -> None:

@@ -26,6 +26,7 @@ class FifoSampleStrategy(SampleStrategy):
     def __init__(self, per_episode: bool = True, random_offset: bool = True) -> None:
         self._per_episode = per_episode
         self._random_offset = random_offset or per_episode
+        self.pass_order = "oldest" if per_episode else None
 
     def config(self) -> dict[str, Any]:
         """See ``Strategy``."""
