@@ -47,18 +47,16 @@ def pick_locked(
         SpecError: a sample that could make both sides wait for ever.
     """
     pace = core.pace
-    if pace.sample_locked(count + len(kept), steps) is not None or not core.view.live_count:
-        return None
-    most = pace.uses_up_locked()
-    points = (
-        draw(core, count, steps)
-        if most is None
-        else _choose_locked(core, draw, count, steps, kept, most)
-    )
-    if points is not None and len(points):
-        return points
-    held = pace.holds_all_adds_locked()
-    if held:
+    if pace.sample_locked(count + len(kept), steps) is None and core.view.live_count:
+        most = pace.uses_up_locked()
+        points = (
+            draw(core, count, steps)
+            if most is None
+            else _choose_locked(core, draw, count, steps, kept, most)
+        )
+        if points is not None and len(points):
+            return points
+    if held := pace.holds_all_adds_locked():
         raise NoWindowError(
             f"{missing_locked(core, count + len(kept), steps)}; and add_sequence waits as well: "
             f"{held}",
@@ -143,8 +141,6 @@ def _choose_locked(
         taken = np.concatenate([taken, points.slots[fitting]])
         if len(fitting) == missing:
             return _joined(parts)
-        if core.sampler.pass_order:
-            return None
     slots = _rest_locked(core, steps, taken, most)
     missing = count + len(kept) - len(taken)
     if len(slots) < missing:
