@@ -61,7 +61,7 @@ def test_setting_it_is_whole() -> None:
         for last in each_death(table, put_another):
             found.add(table.limiter)
             assert table.limiter in (OLD, NEW)
-            assert ahead(table) == (was if table.limiter == OLD else 12.5)
+            assert ahead(table) == (was if table.limiter == OLD else 15.0)
             assert table.limiter == NEW or not last
             table.limiter = MinSize(3)
             assert table.limiter == MinSize(3)
