@@ -29,6 +29,7 @@ attributes, and survives pickling, because it crosses processes::
     |   `-- FileMismatchError                 sound, but of another table's columns
     |-- LockTimeoutError(TimeoutError)        another process holds the table's lock
     |-- WaitTimeoutError(TimeoutError)        no data or no room came in time
+    |   `-- RateLimitedError                  the limiter did not let the call go on
     |-- LockReentryError(RuntimeError)        the table was called from inside its own section
     |-- StrategyError(RuntimeError)           a sampler or ejector chose what it must not
     |-- SlotLostError(RuntimeError)           an open reservation was taken away
@@ -157,6 +158,10 @@ class LockTimeoutError(ShmTableError, TimeoutError):
 
 class WaitTimeoutError(ShmTableError, TimeoutError):
     """What the call waited for (data, room) did not come in the time allowed."""
+
+
+class RateLimitedError(WaitTimeoutError):
+    """The table's limiter does not admit the call now, or has not in the time allowed."""
 
 
 class LockReentryError(ShmTableError, RuntimeError):

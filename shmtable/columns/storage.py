@@ -74,6 +74,7 @@ class CpuStorage:
         self._tag_names = frozenset(tags)
         self._columns = {column.name: column for column in (*schema.stored, *schema.tags)}
         self._regions = {name: (rows | tags)[name] for name in self._columns}
+        self._places = {column.name: place for place, column in enumerate(schema.stored)}
         self._row_arrays = [self._array(column) for column in schema.stored]
         self._tag_arrays = [self._array(column) for column in schema.tags]
         self._views: dict[tuple[str, int, int], _View] = {}
@@ -84,6 +85,16 @@ class CpuStorage:
             array[start : start + len(rows)] = rows
         for array, tag in zip(self._tag_arrays, prepared.tags, strict=True):
             array[slot] = tag
+
+    def put(self, name: str, rows: Int64Array, values: npt.NDArray[Any]) -> None:
+        """Store single rows of one stored column, in order: where one comes twice, the last counts.
+
+        Args:
+            name: the column.
+            rows: int64 [n].
+            values: [n, *shape], of the column's storage dtype.
+        """
+        self._row_arrays[self._places[name]][rows] = values
 
     def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor:
         """Copy windows of equal length out of one stored column.

@@ -31,6 +31,8 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
         ("next order", words[f.NEXT_ORDER], 0, 1 << 62),
         ("live from", words[f.LIVE_FROM], 0, words[f.NEXT_ORDER]),
         ("step total", words[f.STEP_TOTAL], 0, 1 << 62),
+        ("sequence total", words[f.SEQUENCE_TOTAL], 0, 1 << 62),
+        ("updates", words[f.UPDATES], 0, 1 << 62),
         ("longest", words[f.LONGEST], 0, layout.capacity_rows),
     )
     for name, value, least, most in limits:

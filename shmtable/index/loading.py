@@ -34,8 +34,10 @@ def publish_locked(index: Index, slots: list[int]) -> None:
     arrays.slots[places, f.ORDER] = np.arange(first, first + len(slots))
     arrays.slots[places, f.VERSION] = 0
     arrays.notes[places, f.STEPS_AT] = steps
+    sequences = words[f.SEQUENCE_TOTAL] + 1 + np.arange(len(slots))
+    arrays.notes[places, f.SEQUENCES_AT] = sequences
     arrays.notes[places, f.PUBLISH_AT] = first
-    words[f.LIVE_FROM] = first  # the commit point; the step total follows from STEPS_AT
+    words[f.LIVE_FROM] = first  # the commit point; the totals follow from STEPS_AT and SEQUENCES_AT
     index.rebuild_locked()
 
 

@@ -225,11 +225,13 @@ class Index:
         slots[base + f.ORDER] = order
         slots[base + f.VERSION] = 0
         notes[base + f.STEPS_AT] = steps
+        notes[base + f.SEQUENCES_AT] = sequences = words[f.SEQUENCE_TOTAL] + 1
         self.arrays.times_sampled_words[slot] = 0
         self._track(slot, start, length)
         slots[base + f.STATE] = f.LIVE  # the commit point
         # Only now: steps that were never committed must not count. ``rebuild`` makes up for it.
         words[f.STEP_TOTAL] = steps
+        words[f.SEQUENCE_TOTAL] = sequences
         self.reservations.close(slot)
         words[f.WRITING_COUNT] -= 1
         words[f.WRITING_STEPS] -= length

@@ -86,12 +86,12 @@ def _settle_locked(index: Index, gone_before: int | None) -> None:
     same = slots[by_identity[1:], f.IDENTITY] == slots[by_identity[:-1], f.IDENTITY]
     _free(slots, by_identity[:-1][same])
     live = np.flatnonzero(slots[:, f.STATE] == f.LIVE)
-    odd = live[slots[live, f.VERSION] % 2 == 1]
-    slots[odd, f.VERSION] += 1
     orders = slots[live, f.ORDER]
     steps = index.arrays.notes[live, f.STEPS_AT]
     words[f.NEXT_ORDER] = max(words[f.NEXT_ORDER], int(orders.max(initial=-1)) + 1)
     words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
+    sequences = index.arrays.notes[live, f.SEQUENCES_AT]
+    words[f.SEQUENCE_TOTAL] = max(words[f.SEQUENCE_TOTAL], int(sequences.max(initial=0)))
 
 
 def _finish_publishing(index: Index, slots: Int64Array) -> None:

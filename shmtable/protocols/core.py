@@ -9,33 +9,38 @@ from typing import Any
 import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
-from shmtable.errors import ArenaDamagedError, SpecError
+from shmtable.errors import ArenaDamagedError
 from shmtable.index import (
     Arrays,
     Attachments,
-    Extra,
     Growth,
     Index,
     IndexView,
-    Layout,
     refuse_impossible,
 )
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
+from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
+from shmtable.protocols.header import (
+    check_strategy,
+    classes_of,
+    describe,
+    extra_rows,
+    made_strategy,
+    plan_layout,
+)
 from shmtable.protocols.options import Options
+from shmtable.protocols.pace import Pace
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
-from shmtable.shm.header import DIRTY, header_bytes
+from shmtable.shm.header import DIRTY
 from shmtable.shm.lock import robust_available
 from shmtable.strategies import (
-    STRATEGIES,
     EjectionStrategy,
     SampleStrategy,
-    StateSpec,
     Strategy,
-    make_strategy,
 )
 from shmtable.types import Int64Array
 
@@ -47,14 +52,13 @@ _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
 _MOST_NAMED = 8
-_EXAMPLES = {"sampler": "UniformSampleStrategy()", "ejector": "FifoEjectionStrategy()"}
 
 
 class Core:
     """The parts of an attached table.
 
     Attributes:
-        arena, index, view, storage, schema, converter, sampler, ejector, options: its parts.
+        arena, index, view, storage, schema, converter, sampler, ejector, options, pace: its parts.
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
@@ -67,11 +71,11 @@ class Core:
         try:
             self.options = Options(**spec["options"])
             self.schema = Schema.from_json(spec["schema"], {**MAPPERS, **classes})
-            self.sampler: SampleStrategy = _make_strategy(spec["sampler"], SampleStrategy, classes)
-            self.ejector: EjectionStrategy = _make_strategy(
+            self.sampler: SampleStrategy = made_strategy(spec["sampler"], SampleStrategy, classes)
+            self.ejector: EjectionStrategy = made_strategy(
                 spec["ejector"], EjectionStrategy, classes
             )
-            layout = _layout(spec, self.schema, self.options, arena.factor)
+            layout = plan_layout(spec, self.schema, self.options, arena.factor)
         except (KeyError, TypeError, AttributeError) as error:
             raise ArenaDamagedError(
                 f"{_where(arena)}: the table's description is incomplete ({error!r}); "
@@ -118,6 +122,7 @@ class Core:
         self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
         self.hands_out_once = _overrides(self.sampler, SampleStrategy, "taken")
+        self.pace = Pace(arena.words, self.options.max_times_sampled)
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 
@@ -135,21 +140,22 @@ class Core:
         directory: str | None,
         lock: str | None,
         preallocate: bool,
+        limiter: Limiter | None = None,
     ) -> Core:
         """Make a new table; the arguments are those of ``ArrayMemoryTable``."""
-        _check_strategy("sampler", sampler, SampleStrategy)
-        _check_strategy("ejector", ejector, EjectionStrategy)
+        check_strategy("sampler", sampler, SampleStrategy)
+        check_strategy("ejector", ejector, EjectionStrategy)
         if lock is None:
             lock = "robust" if robust_available() else "portable"
         spec = {
             "schema": schema.to_json(),
             "options": asdict(options),
-            "sampler": _describe(sampler),
-            "ejector": _describe(ejector),
+            "sampler": describe(sampler),
+            "ejector": describe(ejector),
         }
 
         def plan(factor: int) -> tuple[int, dict[str, Any]]:
-            return _layout(spec, schema, options, factor).total_bytes, spec
+            return plan_layout(spec, schema, options, factor).total_bytes, spec
 
         made: list[Core] = []
 
@@ -157,6 +163,8 @@ class Core:
             core = cls(arena, classes_of(schema, sampler, ejector))
             core._format(preallocate)
             core.guard.run(core._join_locked)
+            if limiter is not None or options.max_times_sampled is not None:
+                core.guard.run(core.pace.put_locked, limiter)
             made.append(core)
 
         Arena.create(plan, name=name, directory=directory, lock=lock, prepare=prepare)
@@ -216,6 +224,7 @@ class Core:
             joined = self.arena.words_found[f.NEXT_ATTACHMENT]
             self.index.rebuild_locked(gone_before=joined)
             self.arena.first = False
+        self.pace.limiter_locked()  # refuses what is none
         self.random_locked()
 
     def _repair_locked(self) -> None:
@@ -337,58 +346,6 @@ class Core:
 
 def _overrides(strategy: Strategy, base: type[Strategy], method: str) -> bool:
     return getattr(type(strategy), method) is not getattr(base, method)
-
-
-def extra_rows(schema: Schema) -> int:
-    """Rows that a sequence may bring beyond its transitions: at least a last observation."""
-    return max(1, schema.max_look_ahead)
-
-
-def classes_of(schema: Schema, *strategies: Strategy) -> dict[str, type[Any]]:
-    """By name, the classes of the mappers and strategies."""
-    inner = [part for strategy in strategies for part in strategy.parts()]
-    parts = [*(column.mapper for column in schema.virtual), *strategies, *inner]
-    return {type(part).__name__: type(part) for part in parts}
-
-
-def _describe(strategy: Strategy) -> dict[str, Any]:
-    return {
-        "type": type(strategy).__name__,
-        "config": strategy.config(),
-        "states": [list(asdict(state).values()) for state in strategy.states()],
-    }
-
-
-def _check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
-    if not isinstance(strategy, kind):
-        raise SpecError(
-            f"{what} is {strategy!r}; give an instance of a {kind.__name__}, "
-            f"for example {what}={_EXAMPLES[what]}"
-        )
-
-
-def _make_strategy(
-    spec: Mapping[str, Any], kind: type[Strategy], classes: Mapping[str, type[Any]]
-) -> Any:
-    return make_strategy(kind, spec["type"], spec["config"], {**STRATEGIES, **classes})
-
-
-def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:
-    arrays = [Extra(f"column/{c.name}", "row", c.row_bytes) for c in schema.stored]
-    arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
-    for role in ("sampler", "ejector"):
-        for state in (StateSpec(*entry) for entry in spec[role]["states"]):
-            item_bytes = np.dtype(state.dtype).itemsize
-            per = "once" if state.per == "table" else state.per
-            arrays.append(Extra(f"{role}/{state.name}", per, item_bytes, state.every))
-    return Layout.plan(
-        first_byte=header_bytes(spec),
-        factor=factor,
-        maxlen=options.maxlen,
-        max_sequences=options.max_sequences,
-        extra_rows=extra_rows(schema),
-        arrays=arrays,
-    )
 
 
 def _nothing_to_repair() -> None:

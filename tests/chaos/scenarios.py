@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shmtable import FifoSampleStrategy, SampleToInsertRatio
 from tests.chaos.content import Entry
 from tests.chaos.operations import (
     abandoned,
@@ -17,7 +18,11 @@ from tests.chaos.operations import (
     restore,
     restored,
     sample,
+    sample_often,
+    sample_until_used_up,
     unchanged,
+    used_up,
+    write_back,
 )
 from tests.chaos.scenario import FIVE, Scenario
 
@@ -29,6 +34,7 @@ MANY = tuple(Entry(identity, 1) for identity in range(512))  # half of the small
 REPLACE = {"on_duplicate": "replace"}
 FEW = {"max_sequences": 5}
 WIDE = {"maxlen": 600, "width": 64}  # so wide that the rows reserved at first are soon used up
+PACED = {"limiter": SampleToInsertRatio(1.0, 1, 10_000, per="sequence")}
 LONG = {"maxlen": 5000}
 
 SCENARIOS = (
@@ -107,6 +113,16 @@ SCENARIOS = (
         repeatable=True,
     ),
     Scenario("sample", sample, unchanged),
+    Scenario(
+        "sample what is used up",
+        sample_until_used_up,
+        used_up,
+        prepare=sample_often,
+        options={"max_times_sampled": 9, "sampler": FifoSampleStrategy()},
+    ),
+    Scenario("sample with a limiter", sample, unchanged, options=PACED),
+    adding("add with a limiter", NEW, options=PACED),
+    Scenario("write back", write_back, unchanged, repeatable=True),
     Scenario(
         "give up",
         add_and_fail(NEW),

@@ -29,6 +29,7 @@ LEVELS = {
     "protocols": 4,
     "interface": 5,
     "held": 5,
+    "pacing": 5,
     "table": 5,
     "checkpoint": 5,
     "writer": 5,
