@@ -44,8 +44,7 @@ def window(table: ArrayMemoryTable, identity: int, offset: int) -> SamplePoints:
 
 
 def joined(*parts: SamplePoints) -> SamplePoints:
-    names = SamplePoints.__slots__
-    return SamplePoints(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+    return SamplePoints.joined(parts)
 
 
 @pytest.mark.parametrize("as_batch", [True, False])
