@@ -234,7 +234,7 @@ class Core:
         most_rows = row_limit(*limits, extra_rows(self.schema))
         most_slots = limits[1] + SPARE_SLOTS + 1
         self._reserve("row", f.RESERVED_ROWS, growth.rows, limits[0], most_rows)
-        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, limits[1], most_slots)
+        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots, most_slots)
         self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, 0, growth.buckets)
         if growth.buckets > words[f.BUCKETS]:
             self.guard.run(self.index.grow_buckets_locked, growth.buckets)
