@@ -78,12 +78,15 @@ class Planner:
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
             if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
                 return leaving
-            # Rows enough become free, but apart from each other, and memory that is taken for the
-            # request instead is never given back. A few more ejections often join them.
-            if leaving and wanted + request.span <= available:
-                more = self.ask_locked(victims, wanted + request.span, old, old_steps)
-                if self._extents.fits_locked(request.span, more, self._rows_at_hand()):
-                    return more
+            # Rows enough become free, but apart from each other. A few more ejections often join
+            # them, while memory is never given back: where there is as much as maxlen needs, and
+            # the sequence is a small part of the table, they come before more of it.
+            more = wanted + request.span
+            enough = words[f.RESERVED_ROWS] >= words[f.MAXLEN] >= 8 * request.span
+            if enough and more <= available:
+                more_leaving = self.ask_locked(victims, more, old, old_steps)
+                if self._extents.fits_locked(request.span, more_leaving, self._rows_at_hand()):
+                    return more_leaving
             if self.locate_locked(request.span) >= 0 or (
                 self._extents.widest_locked(
                     np.array(leaving, np.int64),

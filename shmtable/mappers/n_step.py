@@ -54,10 +54,11 @@ class NStepReturn(Mapper):
     def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
         _check_floating(column)
         _check_terminated(column, self.terminated, columns)
-        if column.shape != target.shape:
+        if column.shape != target.shape or target.dtype.torch.is_complex:
             raise SpecError(
-                f"column '{column.name}': shape is {column.shape}, that of its target "
-                f"'{target.name}' {target.shape}; declare both alike",
+                f"column '{column.name}': shape is {column.shape}, its target '{target.name}' has "
+                f"shape {target.shape} and dtype {target.dtype}; declare both of one shape, and "
+                "the target of a real dtype",
                 column=column.name,
                 target_name=target.name,
             )
@@ -110,7 +111,7 @@ class NStepDiscount(Mapper):
         if self.terminated is None or windows.is_tag(self.terminated):
             ended = remaining <= self.n
             if self.terminated is not None:
-                tags = (windows.gather_tags(self.terminated) != 0).numpy().reshape(-1)
+                tags = _not_zero(windows.gather_tags(self.terminated))
                 ended &= tags.repeat(windows.steps)
         else:
             # Behind the sequence's end its last step is repeated, which changes no answer.
@@ -157,8 +158,13 @@ def _steps_from(windows: Windows, n: int) -> tuple[Int64Array, BoolArray]:
 
 def _flags(windows: Windows, name: str, at: Int64Array) -> BoolArray:
     """[N, n], where a stored column of one element is not 0."""
-    found = windows.gather_at(name, torch.from_numpy(at))
-    return (found != 0).numpy().reshape(at.shape)
+    return _not_zero(windows.gather_at(name, torch.from_numpy(at))).reshape(at.shape)
+
+
+def _not_zero(values: Tensor) -> BoolArray:
+    """bool [number of elements]; of any real dtype, as not all can be compared as they are."""
+    found: BoolArray = values.reshape(-1).to(torch.float64).numpy() != 0
+    return found
 
 
 def _checked_gamma(gamma: Any) -> float:
@@ -190,10 +196,10 @@ def _check_terminated(
     if terminated is None:
         return
     found = columns.get(terminated)
-    if found is None or found.row_bytes != found.dtype.itemsize:
-        shape = f" has shape {found.shape}" if found else " is no stored column and no tag"
+    if found is None or found.row_bytes != found.dtype.itemsize or found.dtype.torch.is_complex:
+        what = f"has shape {found.shape} and dtype {found.dtype}" if found else "is neither"
         raise SpecError(
-            f"column '{column.name}': its mapper reads '{terminated}', which{shape}; give the "
-            "name of one with a single element",
+            f"column '{column.name}': its mapper reads '{terminated}', which {what}; give the name "
+            "of a stored column or a tag with a single real element",
             column=column.name,
         )

@@ -45,9 +45,9 @@ from shmtable.strategies import (
 from shmtable.types import Int64Array
 
 LOCK_TIMEOUT_S = 60.0
-# Memory is taken from the system in steps of this share of what there is, within these bounds. It
-# is what a full table may have too much of.
-_STEP_SHARE = 128
+# Memory is taken from the system in steps of a share of what there is, within these bounds: of an
+# eighth until the table is full, and then of what a full table may have too much of.
+_STEP_SHARE, _LAST_STEP_SHARE = 8, 128
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
@@ -265,20 +265,24 @@ class Core:
         limits = words[f.MAXLEN], words[f.MAX_SEQUENCES]
         most_rows = row_limit(*limits, extra_rows(self.schema))
         most_slots = limits[1] + SPARE_SLOTS + 1
-        self._reserve("row", f.RESERVED_ROWS, growth.rows, most_rows)
-        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots)
-        self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, growth.buckets)
+        self._reserve("row", f.RESERVED_ROWS, growth.rows, limits[0], most_rows)
+        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots, most_slots)
+        self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, 0, growth.buckets)
         if growth.buckets > words[f.BUCKETS]:
             self.guard.run(self.index.grow_buckets_locked, growth.buckets)
 
-    def _reserve(self, per: str, mark: int, wanted: int, most: int) -> None:
+    def _reserve(self, per: str, mark: int, wanted: int, full: int, most: int) -> None:
         words = self.arena.words
         have = words[mark]
         if wanted <= have:
             return
         item_bytes = self.layout.item_bytes(per)
-        step = min(max(have * item_bytes // _STEP_SHARE, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
-        target = max(wanted, min(have + step // item_bytes, most))
+        share = _STEP_SHARE if have < full else _LAST_STEP_SHARE
+        step = min(max(have * item_bytes // share, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
+        target = have + step // item_bytes
+        if have < full:
+            target = min(target, full)
+        target = max(wanted, min(target, most))
         self.arena.reserve(self.layout.spans(per, have, target))
         self.guard.run(self._raise_mark_locked, mark, target)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmtable.columns import Column, Schema, TagColumn, VirtualColumn
+from shmtable.columns import DTYPES, Column, Schema, TagColumn, VirtualColumn
 from shmtable.errors import SpecError
 from shmtable.mappers import NStepDiscount, NStepElementMapper, NStepReturn
 from tests.columns.placing import Placed
@@ -120,15 +120,40 @@ def test_what_lies_behind_the_end_does_not_count() -> None:
     assert computed(table, [(0, 0)])["returns"] == [1.0]
 
 
+HAS_ZERO = [
+    name
+    for name, dtype in DTYPES.items()
+    if not dtype.torch.is_complex and name != "float8_e8m0fnu"
+]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("reward", ["int8", "bool", "float16", "float64"])
+@pytest.mark.parametrize("reward", HAS_ZERO)
 def test_dtypes(dtype: str, reward: str) -> None:
     column = VirtualColumn("returns", (), dtype, "rewards", NStepReturn(3, 0.5))
     schema = Schema.build([Column("rewards", (), reward), column], "rewards")
-    table = Placed(schema, [{"rewards": [1, 1, 0]}])
-    found = column.gather(table.windows([(0, 0)], 3))
+    rewards = torch.tensor([1.0, 1.0, 0.0]).to(DTYPES[reward].torch)
+    found = column.gather(Placed(schema, [{"rewards": rewards}]).windows([(0, 0)], 3))
     assert found.dtype == column.dtype.torch
     assert found.tolist() == [1.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", HAS_ZERO)
+@pytest.mark.parametrize("kind", [Column, TagColumn])
+def test_an_end_may_be_marked_in_any_dtype(kind: type[Column], dtype: str) -> None:
+    column = VirtualColumn("discounts", (), "float64", "x", NStepDiscount(1, 0.5, "end"))
+    schema = Schema.build([Column("x", (), int), kind("end", (), dtype), column], "x")
+    marks = torch.tensor([0.0, 1.0]).to(DTYPES[dtype].torch)
+    tags = kind is TagColumn
+    table = Placed(
+        schema,
+        [
+            {"x": [0, 0], "end": marks[0] if tags else marks[[0, 0]]},
+            {"x": [0, 0], "end": marks[1] if tags else marks},
+        ],
+    )
+    found = column.gather(table.windows([(0, 0), (1, 0)], 2))
+    assert found.tolist() == [0.5, 0.5, 0.5, 0.0]
 
 
 def test_several_rewards_per_transition() -> None:
@@ -145,6 +170,7 @@ def build(mapper: Any, shape: Any = (), dtype: Any = "float32") -> None:
     columns = [
         Column("rewards", (), "float32"),
         Column("wide", (2,), bool),
+        Column("odd", (), "complex64"),
         TagColumn("ended", (), bool),
         VirtualColumn("v", shape, dtype, "rewards", mapper),
     ]
@@ -155,15 +181,16 @@ def build(mapper: Any, shape: Any = (), dtype: Any = "float32") -> None:
 def test_what_marks_an_end(kind: Any) -> None:
     build(kind(3, 0.9, "ended"))
     for name, why in [
-        ("wide", "has shape (2,)"),
-        ("nothing", "is no stored column and no tag"),
-        ("v", "is no stored column and no tag"),
+        ("wide", "has shape (2,) and dtype bool"),
+        ("odd", "has shape () and dtype complex64"),
+        ("nothing", "is neither"),
+        ("v", "is neither"),
     ]:
         with pytest.raises(SpecError) as raised:
             build(kind(3, 0.9, name))
         assert str(raised.value) == (
-            f"column 'v': its mapper reads '{name}', which {why}; give the name of one with a "
-            "single element"
+            f"column 'v': its mapper reads '{name}', which {why}; give the name of a "
+            "stored column or a tag with a single real element"
         )
 
 
@@ -174,7 +201,8 @@ def test_what_marks_an_end(kind: Any) -> None:
             NStepReturn(3, 0.9),
             (1,),
             "float32",
-            "column 'v': shape is (1,), that of its target 'rewards' (); declare both alike",
+            "column 'v': shape is (1,), its target 'rewards' has shape () and dtype float32; "
+            "declare both of one shape, and the target of a real dtype",
         ),
         (
             NStepReturn(3, 0.9),

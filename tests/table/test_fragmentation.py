@@ -102,6 +102,28 @@ def test_a_full_table_takes_little_more_memory_than_its_content(make_table: Make
     assert intact(table)
 
 
+def test_below_maxlen_memory_comes_before_ejections(make_table: MakeTable) -> None:
+    columns = [Column("frames", (500,), "uint8"), Column("actions", (), "int64")]
+    table = narrow(make_table, columns=columns, length_key="actions", max_sequences=150)
+    frames = np.zeros((10_000, 500), np.uint8)
+
+    def add(identity: int, length: int) -> None:
+        table.add_sequence(identity, {"frames": frames[:length], **rows(identity, length)})
+
+    for identity in range(120):
+        add(identity, 100)
+    add(1000, 10_000)
+    assert table.size() == MAXLEN  # of the first 12,000, no more than 2,000 had to go
+    table.clear()
+    # Ever longer ones, while the number of sequences is what keeps the table full.
+    for identity in range(150):
+        add(identity, 10)
+    for identity in range(150, 300):
+        add(identity, 130)
+        assert len(table.identities()) == 150
+    assert table.size() == 150 * 130
+
+
 def scarce(monkeypatch: pytest.MonkeyPatch, table: ArrayMemoryTable, share: float = 1.0) -> None:
     """Rows for ``share`` of maxlen and no more, where a table has three times as many."""
     monkeypatch.setattr(plan, "row_limit", lambda maxlen, sequences, extra: int(maxlen * share))
