@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shmtable.columns.convert import Converter, Prepared
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
+from shmtable.columns.runs import rows_of
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
 from shmtable.columns.storage import CpuStorage
@@ -25,4 +26,5 @@ __all__ = [
     "Windows",
     "as_dtype",
     "gather_columns",
+    "rows_of",
 ]

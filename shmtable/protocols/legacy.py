@@ -14,8 +14,7 @@ from shmtable.formats import PIECE_BYTES, Progress
 from shmtable.formats.archive_writer import ArchiveWriter
 from shmtable.formats.legacy_writer import SEQUENCE_BYTES, LegacyWriter
 from shmtable.protocols.core import Core
-from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns
+from shmtable.protocols.parts import StoredColumn, file_columns, stored_columns
 from shmtable.protocols.snapshot import Snapshot, current_locked, snapshot
 from shmtable.types import Int64Array
 

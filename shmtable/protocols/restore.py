@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shmtable.columns import Column, CpuStorage
 from shmtable.formats import (
     PIECE_BYTES,
     Content,
@@ -30,7 +31,6 @@ from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting, fit
 from shmtable.protocols.load import load
 from shmtable.protocols.resume import Resuming
-from shmtable.protocols.rows import RowBytes
 from shmtable.types import Int64Array
 
 # A compressed member may hold this many times what the table can: a larger table's file.
@@ -99,7 +99,8 @@ class _Rows:
         tags = {column.name for column in core.schema.tags}
         self._columns = [
             _Column(
-                RowBytes(core, column),
+                core.storage,
+                column,
                 fitting.parts[column.name],
                 fitting.counts[column.name],
                 column.name in tags,
@@ -108,7 +109,7 @@ class _Rows:
         ]
         self._sizes = np.zeros_like(fitting.lengths)
         for column in self._columns:
-            self._sizes += column.counts * column.memory.row_bytes
+            self._sizes += column.counts * column.row_bytes
 
     def sequences(self) -> Iterator[tuple[int, _Sequence]]:
         """What ``load`` asks for; ends when all rows are read and all checksums are right."""
@@ -178,14 +179,24 @@ class _Column:
     """One column on its way from the file into the table.
 
     Args:
-        memory: of the column.
+        storage: of the table.
+        column: of the table.
         part: of the file; None if it has none, then the rows become zeros.
         counts: int64 [n], rows taken of each of the file's sequences.
         tag: whether rows lie at slots.
     """
 
-    def __init__(self, memory: RowBytes, part: Part | None, counts: Int64Array, tag: bool) -> None:
-        self.memory = memory
+    def __init__(
+        self,
+        storage: CpuStorage,
+        column: Column,
+        part: Part | None,
+        counts: Int64Array,
+        tag: bool,
+    ) -> None:
+        self.row_bytes = column.row_bytes
+        self._storage = storage
+        self._name = column.name
         self.part = part
         self.counts = counts
         self._tag = tag
@@ -205,22 +216,21 @@ class _Column:
     def read(self, starts: Int64Array, slots: Int64Array, which: Int64Array) -> list[memoryview]:
         """Read the rows of some sequences to where they belong; returns the memory."""
         counts = self.counts[which]
-        targets = [
-            self.memory.run(start, count)
-            for start, count in zip(
-                (slots if self._tag else starts).tolist(), counts.tolist(), strict=True
-            )
-        ]
+        places = slots if self._tag else starts
         if self.part is None:
+            targets = self._storage.memory_of(self._name, places, counts)
             for target in targets:
                 np.frombuffer(target, np.uint8)[:] = 0
             return targets
         firsts = self.part.starts[which]
         breaks = np.flatnonzero(firsts[1:] != firsts[:-1] + counts[:-1]) + 1
-        edges = [0, *breaks.tolist(), len(targets)]
+        edges = [0, *breaks.tolist(), len(firsts)]
+        done: list[memoryview] = []
         for begin, end in zip(edges, edges[1:], strict=False):
-            self.part.rows.read_into(int(firsts[begin]), targets[begin:end])
-        return targets
+            targets = self._storage.memory_of(self._name, places[begin:end], counts[begin:end])
+            self.part.rows.read_into(int(firsts[begin]), targets)
+            done += targets
+        return done
 
     def add_up(self, views: list[memoryview]) -> None:
         """Go on with the checksum."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shmtable.columns import rows_of
 from shmtable.errors import FileDamagedError
 from shmtable.formats import Content
 from shmtable.index import fields as f
 from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting
-from shmtable.protocols.rows import rows_of
 from shmtable.shm.header import DIRTY
 from shmtable.strategies import StateSpec, Strategy
 from shmtable.types import Int64Array

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shmtable.columns import rows_of
 from shmtable.formats import (
     PIECE_BYTES,
     Progress,
@@ -32,8 +33,7 @@ from shmtable.formats.atomic import replacing
 from shmtable.formats.v1_writer import ColumnWriter, Summary, V1Writer
 from shmtable.protocols.core import Core
 from shmtable.protocols.legacy import store_legacy
-from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns, rows_of
+from shmtable.protocols.parts import StoredColumn, file_columns, stored_columns
 from shmtable.protocols.snapshot import Snapshot, current_locked, snapshot
 from shmtable.types import Int64Array
 
@@ -103,14 +103,15 @@ class _Target:
             for writer, parts in zip(self.writers, views, strict=True)
         ]
 
-    def checksums(self, views: list[list[memoryview]]) -> list[int]:
-        """Each column's checksum with these rows counted in."""
+    def beside(self, views: list[list[memoryview]]) -> list[int]:
+        """What is done while ``write`` runs; returns each column's checksum with these rows."""
         found = []
         for writer, parts in zip(self.writers, views, strict=True):
             crc = writer.crc
             for part in parts:
                 crc = zlib.crc32(part, crc)
             found.append(crc)
+            writer.member.start_writing(writer.end)
         return found
 
 
@@ -152,7 +153,7 @@ def _copy_batch(
     batch = batch[core.guard.run(current_locked, core, found.only(batch))]
     while len(batch):
         views = [column.views(batch) for column in target.columns]
-        sums = helper.submit(target.checksums, views)
+        sums = helper.submit(target.beside, views)
         try:
             sizes = target.write(views)
         finally:

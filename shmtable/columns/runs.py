@@ -1,0 +1,29 @@
+"""Runs of consecutive rows, given by their first rows and their lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shmtable.types import Int64Array
+
+
+def rows_of(starts: Int64Array, counts: Int64Array) -> Int64Array:
+    """The rows of many runs, one after the other: int64 [sum of counts]."""
+    firsts = np.cumsum(counts) - counts
+    return np.repeat(starts - firsts, counts) + np.arange(int(counts.sum()))
+
+
+def merged(starts: Int64Array, counts: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """The same rows in the same order, in fewer runs: one for all that follow on each other.
+
+    Args:
+        starts: int64 [n], first row of each.
+        counts: int64 [n], rows of each, at least 1.
+
+    Returns:
+        starts and counts, int64 [k] each, k <= n.
+    """
+    if not len(starts):
+        return starts, counts
+    firsts = np.append(0, np.flatnonzero(starts[1:] != starts[:-1] + counts[:-1]) + 1)
+    return starts[firsts], np.add.reduceat(counts, firsts)
