@@ -40,7 +40,6 @@ class MemberWriter:
         self.header_offset = header_offset
         self._descriptor = descriptor
         self._most_bytes = most_bytes
-        self._started = 0
         self._data_offset = header_offset + 30 + len(name.encode()) + _LOCAL_EXTRA
 
     @property
@@ -58,7 +57,7 @@ class MemberWriter:
         """
         if at + sum(map(len, views)) > self._most_bytes:
             raise ValueError(f"member {self.name!r} has room for {self._most_bytes} bytes only")
-        position = self._data_offset + at
+        position = begin = self._data_offset + at
         for first in range(0, len(views), 1000):  # the system takes 1024 at a time
             pending = [view for view in views[first : first + 1000] if len(view)]
             while pending:
@@ -68,23 +67,14 @@ class MemberWriter:
                     done -= len(pending.pop(0))
                 if done:
                     pending[0] = pending[0][done:]
-        return position - self._data_offset - at
-
-    def start_writing(self, to: int) -> None:
-        """Have the system bring the member's bytes before ``to`` to the disk, without waiting.
-
-        While one thread writes what comes behind ``to``, another may call this.
-        """
-        begin, count = self._data_offset + self._started, to - self._started
-        if _start_writing is not None and count >= _WORTH_BYTES:
-            self._started = to
-            _start_writing(self._descriptor, begin, count, os.POSIX_FADV_DONTNEED)
+        if _start_writing is not None and position - begin >= _WORTH_BYTES:
+            _start_writing(self._descriptor, begin, position - begin, os.POSIX_FADV_DONTNEED)
+        return position - begin
 
     def append(self, data: bytes | memoryview) -> None:
         """Write a buffer at the end, and count it in."""
         self.size += self.write([memoryview(data)], self.size)
         self.crc = zlib.crc32(data, self.crc)
-        self.start_writing(self.size)
 
     def local_header(self) -> bytes:
         """What stands before the data."""

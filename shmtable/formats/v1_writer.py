@@ -73,7 +73,6 @@ class ColumnWriter:
         """Write rows at the end, and count them in."""
         size = self.member.write([rows], self.end)
         self.count_in(size, zlib.crc32(rows, self.crc))
-        self.member.start_writing(self.end)
 
     def count_in(self, row_bytes: int, crc: int) -> None:
         """So many bytes at ``end`` are rows; ``crc`` is that of all rows up to there."""

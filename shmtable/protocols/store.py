@@ -103,15 +103,14 @@ class _Target:
             for writer, parts in zip(self.writers, views, strict=True)
         ]
 
-    def beside(self, views: list[list[memoryview]]) -> list[int]:
-        """What is done while ``write`` runs; returns each column's checksum with these rows."""
+    def checksums(self, views: list[list[memoryview]]) -> list[int]:
+        """Each column's checksum with these rows counted in."""
         found = []
         for writer, parts in zip(self.writers, views, strict=True):
             crc = writer.crc
             for part in parts:
                 crc = zlib.crc32(part, crc)
             found.append(crc)
-            writer.member.start_writing(writer.end)
         return found
 
 
@@ -153,7 +152,7 @@ def _copy_batch(
     batch = batch[core.guard.run(current_locked, core, found.only(batch))]
     while len(batch):
         views = [column.views(batch) for column in target.columns]
-        sums = helper.submit(target.beside, views)
+        sums = helper.submit(target.checksums, views)
         try:
             sizes = target.write(views)
         finally:
