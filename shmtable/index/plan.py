@@ -114,15 +114,23 @@ class Planner:
             )
         return chosen
 
-    def growth_locked(self, span: int, leaving: list[int]) -> Growth | Blocked | None:
-        """What to reserve first; None for nothing, Blocked where there is no more to be had."""
+    def growth_locked(
+        self, span: int, leaving: list[int], count: int = 1
+    ) -> Growth | Blocked | None:
+        """What to reserve first; None for nothing, Blocked where there is no more to be had.
+
+        Args:
+            span: rows, in one piece.
+            leaving: who is ejected first.
+            count: slots.
+        """
         words = self._arrays.words
         node = self.locate_locked(span)
         # Where only the ejections make room, any row below the limit may be the place.
         rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
-        slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
+        slots = words[f.SLOT_HIGH] + max(count - words[f.FREE_COUNT] - len(leaving), 0)
         # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
-        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT])
+        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT] + count - 1)
         if (
             rows <= words[f.RESERVED_ROWS]
             and slots <= words[f.RESERVED_SLOTS]

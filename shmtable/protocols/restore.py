@@ -13,11 +13,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
-from shmtable.columns import Column, CpuStorage
+from shmtable.columns import Column, CpuStorage, rows_of
 from shmtable.formats import (
     PIECE_BYTES,
     Content,
@@ -26,24 +25,15 @@ from shmtable.formats import (
     TableSerializationVersion,
     opened,
 )
-from shmtable.index import Reservation
+from shmtable.index import Request, Reservation
 from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting, fit
-from shmtable.protocols.load import load
+from shmtable.protocols.load import MOST_AT_ONCE, load
 from shmtable.protocols.resume import Resuming
 from shmtable.types import Int64Array
 
 # A compressed member may hold this many times what the table can: a larger table's file.
 _PROPORTION = 64
-
-
-class _Sequence(NamedTuple):
-    """See ``load.Extent``; ``place`` is its number in the file."""
-
-    length: int
-    span: int
-    extra: int
-    place: int
 
 
 def restore(
@@ -74,7 +64,7 @@ def restore(
         resuming = Resuming(core, content, fitting)
         with ThreadPoolExecutor(1, "shmtable-restore") as helper:
             rows = _Rows(core, content, fitting, helper, progress)
-            load(core, rows.sequences(), rows.expect, on_publish=resuming.publish_locked)
+            load(core, rows.batches(), rows.read, on_publish=resuming.publish_locked)
         resuming.finish()
 
 
@@ -89,11 +79,12 @@ class _Rows:
         helper: ThreadPoolExecutor,
         progress: Progress | None,
     ) -> None:
+        self._core = core
         self._content = content
         self._fitting = fitting
         self._helper = helper
         self._progress = progress
-        self._waiting: list[tuple[Reservation, int]] = []
+        self._next = fitting.first
         self._sums: list[Future[None]] = []
         columns = (*core.schema.stored, *core.schema.tags)
         tags = {column.name for column in core.schema.tags}
@@ -111,24 +102,21 @@ class _Rows:
         for column in self._columns:
             self._sizes += column.counts * column.row_bytes
 
-    def sequences(self) -> Iterator[tuple[int, _Sequence]]:
+    def batches(self) -> Iterator[list[Request]]:
         """What ``load`` asks for; ends when all rows are read and all checksums are right."""
-        fitting, content = self._fitting, self._content
         self._check_apart()
-        identities = content.identities.tolist()
-        lengths, spans = fitting.lengths.tolist(), fitting.spans.tolist()
-        extras = fitting.extras
-        sizes = self._sizes.tolist()
-        total, done, waiting = sum(sizes[fitting.first :]), 0, 0
-        for index in range(fitting.first, len(identities)):
-            yield identities[index], _Sequence(lengths[index], spans[index], extras[index], index)
-            waiting += sizes[index]
-            if waiting >= PIECE_BYTES:
-                self._read()
-                done, waiting = done + waiting, 0
-                if self._progress is not None:
-                    self._progress(done, total)
-        self._read()
+        fitting = self._fitting
+        ends = np.cumsum(self._sizes)
+        total, begin = int(self._sizes[fitting.first :].sum()), fitting.first
+        before = int(ends[begin - 1]) if begin else 0
+        done = 0
+        while begin < len(ends):
+            end = max(int(np.searchsorted(ends, before + done + PIECE_BYTES)), begin + 1)
+            end = min(end, begin + MOST_AT_ONCE)
+            yield self._requests(begin, end)
+            begin, done = end, int(ends[end - 1]) - before
+            if self._progress is not None:
+                self._progress(done, total)
         for future in self._sums:
             future.result()
         for column in self._columns:
@@ -136,12 +124,34 @@ class _Rows:
         if self._progress is not None:
             self._progress(total, total)
 
-    def expect(self, core: Core, reservation: Reservation, sequence: _Sequence) -> None:
-        """A sequence has got its rows; they are read with the next batch."""
-        start = reservation.start
+    def read(self, reservations: list[Reservation]) -> None:
+        """Read the rows of the next sequences to where they belong."""
+        which = np.arange(self._next, self._next + len(reservations))
+        self._next += len(reservations)
+        starts = np.array([reservation.start for reservation in reservations], np.int64)
+        slots = np.array([reservation.slot for reservation in reservations], np.int64)
+        lengths = self._fitting.lengths[which]
         # The rows are ours, and so is what the row map says of them.
-        core.arrays.row_slot[start : start + sequence.length] = reservation.slot
-        self._waiting.append((reservation, sequence.place))
+        self._core.arrays.row_slot[rows_of(starts, lengths)] = np.repeat(slots, lengths)
+        done = [column.read(starts, slots, which) for column in self._columns]
+        # One batch of checksums may be under way while the next rows are read, not more: what
+        # has just been read is still in the cache.
+        for future in self._sums:
+            future.result()
+        self._sums = [self._helper.submit(_add_up, self._columns, done)]
+
+    def _requests(self, begin: int, end: int) -> list[Request]:
+        fitting = self._fitting
+        return [
+            Request(*needs, False)
+            for needs in zip(
+                self._content.identities[begin:end].tolist(),
+                fitting.lengths[begin:end].tolist(),
+                fitting.spans[begin:end].tolist(),
+                fitting.extras[begin:end],
+                strict=True,
+            )
+        ]
 
     def _check_apart(self) -> None:
         """Check what will not be read from first to last on the way into the table."""
@@ -154,20 +164,6 @@ class _Rows:
         for name, part in self._content.parts.items():
             if name not in used:
                 part.rows.check()
-
-    def _read(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        starts = np.array([reservation.start for reservation, _ in waiting], np.int64)
-        slots = np.array([reservation.slot for reservation, _ in waiting], np.int64)
-        which = np.array([index for _, index in waiting], np.int64)
-        done = [column.read(starts, slots, which) for column in self._columns]
-        # One batch of checksums may be under way while the next rows are read, not more: what
-        # has just been read is still in the cache.
-        for future in self._sums:
-            future.result()
-        self._sums = [self._helper.submit(_add_up, self._columns, done)]
 
 
 def _add_up(columns: list[_Column], done: list[list[memoryview]]) -> None:
