@@ -17,7 +17,7 @@ Every method whose name ends in ``_locked`` needs the table lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from shmtable.errors import SlotLostError
@@ -27,6 +27,7 @@ from shmtable.index.extents import Extents
 from shmtable.index.identities import Identities
 from shmtable.index.loading import (
     leaving_since_locked,
+    load_locked,
     publish_locked,
     replaced_since_locked,
 )
@@ -107,20 +108,14 @@ class Index:
             return growth
         return self._store_reservation_locked(request, live, leaving, caller)
 
-    def load_locked(self, request: Request, caller: FrameType) -> Reservation | Growth | Blocked:
-        """Give a sequence of a file a slot and rows, beside all there is, until ``publish_locked``.
+    def load_locked(
+        self, requests: Sequence[Request], caller: FrameType
+    ) -> list[Reservation] | Growth | Blocked:
+        """Give sequences of a file slots and rows, beside all there is, until ``publish_locked``.
 
-        It counts towards no limit and has no entry in the identity map yet.
+        All of them or none; they count towards no limit and have no entry in the identity map yet.
         """
-        if self.plan.locate_locked(request.span) < 0:
-            return Blocked("no gap is wide enough")
-        growth = self.plan.growth_locked(request.span, [])
-        if growth is not None:
-            return growth
-        self.words[DIRTY] = 1
-        reservation = self._take_slot_locked(request, f.LOADED, 0, caller)
-        self.words[DIRTY] = 0
-        return reservation
+        return load_locked(self, requests, caller)
 
     def publish_locked(self, slots: list[int]) -> None:
         """Put loaded sequences in the place of all live ones, at once, in this order."""
@@ -137,7 +132,9 @@ class Index:
             words[f.SATURATED] = 1
         for slot in leaving:
             self._leave_locked(slot)
-        reservation = self._take_slot_locked(request, f.WRITING, old, caller)
+        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
+        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
+        reservation = self.take_slot_locked(request, f.WRITING, node, old, caller)
         self.identities.insert_locked(request.identity, reservation.slot)
         words[f.WRITING_COUNT] += 1
         words[f.WRITING_STEPS] += request.length
@@ -145,15 +142,13 @@ class Index:
         words[DIRTY] = 0
         return reservation
 
-    def _take_slot_locked(
-        self, request: Request, state: int, old: int, caller: FrameType
+    def take_slot_locked(
+        self, request: Request, state: int, node: int, old: int, caller: FrameType
     ) -> Reservation:
-        """FREE to WRITING or LOADED. DIRTY is set."""
+        """FREE to WRITING or LOADED, with the rows right behind ``node``'s. DIRTY is set."""
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
         owner = process.current()
         slot = self._free_slot_locked()
-        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
-        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
         start = self.extents.end_locked(node)
         base = slot * f.SLOT_WORDS
         notes[base + f.OWNER_PID] = owner.pid

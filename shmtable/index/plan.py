@@ -125,8 +125,16 @@ class Planner:
             )
         return chosen
 
-    def growth_locked(self, span: int, leaving: list[int]) -> Growth | Blocked | None:
-        """What to reserve first; None for nothing, Blocked where there is no more to be had."""
+    def growth_locked(
+        self, span: int, leaving: list[int], count: int = 1
+    ) -> Growth | Blocked | None:
+        """What to reserve first; None for nothing, Blocked where there is no more to be had.
+
+        Args:
+            span: rows, in one piece.
+            leaving: who is ejected first.
+            count: slots.
+        """
         words = self._arrays.words
         node = self.locate_locked(span)
         # Where only the ejections make room, any row below the limit may be the place.
@@ -134,9 +142,9 @@ class Planner:
         at_hand = self._rows_at_hand()
         if rows > at_hand and self._extents.fits_locked(span, leaving, at_hand):
             rows = at_hand
-        slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
+        slots = words[f.SLOT_HIGH] + max(count - words[f.FREE_COUNT] - len(leaving), 0)
         # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
-        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT])
+        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT] + count - 1)
         if (
             rows <= words[f.RESERVED_ROWS]
             and slots <= words[f.RESERVED_SLOTS]

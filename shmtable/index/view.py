@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shmtable.index import fields as f
-from shmtable.index.arrays import Arrays, rows_of
-from shmtable.types import Int64Array, SamplePoints
+from shmtable.index.arrays import Arrays
+from shmtable.types import Int64Array, SamplePoints, rows_of
 
 
 class IndexView:

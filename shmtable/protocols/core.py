@@ -265,6 +265,8 @@ class Core:
         limits = words[f.MAXLEN], words[f.MAX_SEQUENCES]
         most_rows = row_limit(*limits, extra_rows(self.schema))
         most_slots = limits[1] + SPARE_SLOTS + 1
+        if growth.slots > most_slots:  # a file is being loaded beside a full table
+            most_slots = self.layout.capacity_slots
         self._reserve("row", f.RESERVED_ROWS, growth.rows, limits[0], most_rows)
         self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots, most_slots)
         self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, 0, growth.buckets)

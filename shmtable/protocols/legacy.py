@@ -14,8 +14,7 @@ from shmtable.formats import PIECE_BYTES, Progress
 from shmtable.formats.archive_writer import ArchiveWriter
 from shmtable.formats.legacy_writer import SEQUENCE_BYTES, LegacyWriter
 from shmtable.protocols.core import Core
-from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns
+from shmtable.protocols.parts import StoredColumn, file_columns, stored_columns
 from shmtable.protocols.snapshot import (
     Snapshot,
     changed_locked,
@@ -40,13 +39,16 @@ def store_legacy(core: Core, out: ArchiveWriter, progress: Progress | None) -> N
     writer = LegacyWriter(out, file_columns(core), strategies)
     columns = stored_columns(core, found)
     kept = np.arange(len(found))
-    for number, column in enumerate(columns, 1):
+    total = sum(int(column.counts.sum()) * column.column.row_bytes for column in columns)
+    done = 0
+    for column in columns:
         sequences = _Sequences(core, found, column)
         sizes = column.counts[kept] * column.column.row_bytes + SEQUENCE_BYTES
         writer.column(column.column, sequences.of(kept), int(sizes.sum()))
         kept = sequences.written()
+        done += int(column.counts.sum()) * column.column.row_bytes
         if progress is not None:
-            progress(number, len(columns))
+            progress(done, total)
     found = found.only(kept)
     lengths = dict(zip(found.identities.tolist(), found.lengths.tolist(), strict=True))
     writer.finish(core.schema.length_key, core.maxlen(), lengths, core.is_full())

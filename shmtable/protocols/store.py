@@ -32,11 +32,9 @@ from shmtable.formats import (
 from shmtable.formats.archive_writer import ArchiveWriter
 from shmtable.formats.atomic import replacing
 from shmtable.formats.v1_writer import ColumnWriter, Summary, V1Writer
-from shmtable.index.arrays import rows_of
 from shmtable.protocols.core import Core
 from shmtable.protocols.legacy import store_legacy
-from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns
+from shmtable.protocols.parts import StoredColumn, file_columns, stored_columns
 from shmtable.protocols.snapshot import (
     COPIED,
     Snapshot,
@@ -45,7 +43,7 @@ from shmtable.protocols.snapshot import (
     snapshot,
     updates_locked,
 )
-from shmtable.types import BoolArray, Int64Array
+from shmtable.types import BoolArray, Int64Array, rows_of
 
 # Where updates come faster than a batch is written, it is copied under the lock in the end.
 _ROUNDS = 4

@@ -52,5 +52,30 @@ def test_what_a_transition_takes_is_measured() -> None:
     assert all(1 < frames[name] < 2 for name in frames if not name.startswith("("))
 
 
+def test_files_are_measured_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "tests.bench", "--files", "--rounds", "1"]
+    run = subprocess.run(
+        [*command, "--transitions", "4000", "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    figures = json.loads((tmp_path / "bench-files.json").read_text())
+    assert [timing["name"].split(",")[0] for timing in figures["timings"]] == [
+        "store",
+        "store",
+        "restore",
+    ]
+    assert {timing["moved_bytes"] for timing in figures["timings"]} == {
+        20 * (201 * 17 + 200 * 6 + 200) * 4
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bench-files.json",
+        "bench-files.md",
+    ]
+
+
 def test_the_bench_is_not_collected() -> None:
     assert not list((ROOT / "tests" / "bench").rglob("test_*.py"))
