@@ -14,7 +14,7 @@ from shmtable.columns import Column
 from shmtable.errors import ClosedError, SpecError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.interface import MemoryTable
-from shmtable.protocols import Core, add_sequences, lookup, restore, sample, store
+from shmtable.protocols import Core, add, disk, lookup, restore, sample, store
 from shmtable.protocols.arguments import as_adaptors, as_device, as_int64, at_least_one, pairs
 from shmtable.protocols.options import build
 from shmtable.shm.arena import Arena
@@ -22,8 +22,6 @@ from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.types import Finding, Int64Array, SampleResult, Stats
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
-
-_Adaptors = Adaptor | Sequence[Adaptor] | None
 
 
 class ArrayMemoryTable:
@@ -118,6 +116,7 @@ class ArrayMemoryTable:
         name: str,
         *,
         directory: str | None = None,
+        recover: bool = False,
         adaptors: Adaptor | Sequence[Adaptor] | None = None,
         device: torch.device | str | None = None,
     ) -> ArrayMemoryTable:
@@ -126,6 +125,8 @@ class ArrayMemoryTable:
         Args:
             name: as given at creation.
             directory: as given at creation.
+            recover: take also a table on disk that was in use when the machine stopped; what
+                there is of it is kept, and a warning says how much.
             adaptors: for samples drawn through this object.
             device: where they are delivered; the CPU if None.
 
@@ -134,13 +135,14 @@ class ArrayMemoryTable:
             ArenaPermissionError: it belongs to somebody else.
             ArenaVersionError: made by an incompatible version.
             ArenaDamagedError: the file is no sound table.
+            ArenaUncleanError: in use when the machine stopped; see ``recover``.
         """
         table = cls.__new__(cls)
         table._deliver(adaptors, device or "cpu")
-        table._open = Core.open(Arena.attach(name, directory=directory), {})
+        table._open = disk.attach(name, directory, recover)
         return table
 
-    def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
+    def _deliver(self, adaptors: Any, device: torch.device | str) -> None:
         self.adaptors = as_adaptors(adaptors)
         self.device = as_device(device)
 
@@ -172,10 +174,7 @@ class ArrayMemoryTable:
             SharedMemoryError: no memory for it.
             WaitTimeoutError: no room in time.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        prepared = core.converter.prepare(sequence)
-        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s)
+        add(self._core, ((as_int64("identity", identity), sequence),), timeout_s)
 
     def add_sequences(
         self,
@@ -192,13 +191,7 @@ class ArrayMemoryTable:
             sequences: pairs of identity and sequence.
             timeout_s: as for ``add_sequence``, for each wait.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        identities, prepared = [], []
-        for identity, sequence in pairs(sequences):
-            identities.append(identity)
-            prepared.append(core.converter.prepare(sequence))
-        add_sequences(core, identities, prepared, timeout_s)
+        add(self._core, pairs(sequences), timeout_s)
 
     def sample(
         self, count: int, sequence_length: int, *, timeout_s: float | None = 0.0
@@ -349,6 +342,17 @@ class ArrayMemoryTable:
         name = f"{os.fspath(path)}.zip"
         restore(self._core, name, override_version, strict=strict, progress=progress)
         return True
+
+    def flush(self) -> None:
+        """Bring a table in a ``directory`` to the disk; returns when it is there.
+
+        The last process to close it does so too. Should the machine stop before, what was added
+        since is in doubt (see ``attach``). Does nothing for a table in memory.
+
+        Raises:
+            ArenaError: the disk refuses.
+        """
+        disk.flush(self._core)
 
     # -- watching --------------------------------------------------------------------------
 

@@ -7,6 +7,6 @@ from shmtable.protocols.options import Options
 from shmtable.protocols.read import sample
 from shmtable.protocols.restore import restore
 from shmtable.protocols.store import store
-from shmtable.protocols.write import add_sequences
+from shmtable.protocols.write import add
 
-__all__ = ["Core", "Options", "add_sequences", "restore", "sample", "store"]
+__all__ = ["Core", "Options", "add", "restore", "sample", "store"]

@@ -23,6 +23,7 @@ from shmtable.index import (
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.mappers import MAPPERS
+from shmtable.protocols.callbacks import Repair, Told
 from shmtable.protocols.options import Options
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
@@ -73,15 +74,17 @@ class Core:
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
         # Around a fork the last one made is locked first: the order in which they are taken.
-        self.guard = Guard(arena, "table", self._repair_locked)
+        self._repair = Repair(arena.words)
+        self.guard = Guard(arena, "table", self._repair.run_locked)
         self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
-        self.index = Index(
+        told = Told(self.sampler, self.ejector)
+        self.index = self._repair.index = Index(
             self.arrays,
             extra_rows=extra_rows(self.schema),
             ring=self.guard.bell.ring_locked,
-            track=self._track,
-            forget=self._forget,
-            rebuild=self._rebuild_strategies,
+            track=told.track,
+            forget=told.forget,
+            rebuild=told.rebuild,
         )
         self.attachments = Attachments(arena.words, self.arrays.attachment_words)
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
@@ -196,22 +199,6 @@ class Core:
             self.index.rebuild_locked(gone_before=joined)
             self.arena.first = False
         self.random_locked()
-
-    def _repair_locked(self) -> None:
-        self.arena.words[f.RECOVERIES] += 1
-        self.index.rebuild_locked()
-
-    def _track(self, slot: int, start: int, length: int) -> None:
-        self.sampler.track(slot, start, length)
-        self.ejector.track(slot, start, length)
-
-    def _forget(self, slot: int, start: int, length: int) -> None:
-        self.sampler.forget(slot, start, length)
-        self.ejector.forget(slot, start, length)
-
-    def _rebuild_strategies(self) -> None:
-        self.sampler.rebuild()
-        self.ejector.rebuild()
 
     # -- memory ----------------------------------------------------------------------------
 

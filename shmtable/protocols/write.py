@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
+from typing import Any
 
 from shmtable.columns import Prepared
 from shmtable.errors import DuplicateIdentityError, WaitTimeoutError
@@ -23,6 +24,20 @@ from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
 
 # More would only make others wait for the lock longer at a time.
 _MOST_AT_ONCE = 64
+
+
+def add(core: Core, sequences: Iterable[tuple[int, Any]], timeout_s: float | None) -> None:
+    """Convert and check all sequences, by identity, and then add them; see ``add_sequences``.
+
+    Raises:
+        SequenceError: one does not fit the columns; nothing has changed.
+    """
+    core.converter.maxlen = core.maxlen()
+    identities, prepared = [], []
+    for identity, sequence in sequences:
+        identities.append(identity)
+        prepared.append(core.converter.prepare(sequence))
+    add_sequences(core, identities, prepared, timeout_s)
 
 
 def add_sequences(

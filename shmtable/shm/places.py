@@ -7,6 +7,7 @@ import re
 import secrets
 import stat
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ SUFFIX = ".shmtable"
 ANONYMOUS = ".anonymous-"
 # Fixed, so that processes with different TMPDIR still meet.
 TEMPORARY = "/tmp"
+
+# By thread: the lock files it holds now.
+_held: set[tuple[int, str]] = set()
 
 
 def lock_directory() -> str:
@@ -108,6 +112,7 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
     if not os.path.isdir(folder):
         raise ArenaNotFoundError(f"{folder} is not an existing folder; make it first", path=path)
     lock = FileLock(_lock_path(path), mode=0o600)
+    mine = threading.get_ident(), _lock_path(path)
     try:
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout as error:
@@ -122,6 +127,13 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
             path=path,
         ) from error
     try:
+        _held.add(mine)
         yield
     finally:
+        _held.discard(mine)
         lock.release()
+
+
+def holds(path: str) -> bool:
+    """Whether this thread is inside ``name_lock(path)``: a finaliser must not wait for it."""
+    return (threading.get_ident(), _lock_path(path)) in _held
