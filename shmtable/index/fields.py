@@ -71,3 +71,5 @@ SATURATED = 128  # an add has had to eject since the last clear or resize
 WINDOWS_SAMPLED = 129
 RECOVERIES = 130
 REMOVED = 131
+CROWDED = 132  # some process has no entry among the attachments
+SWEEP_AT_NS = 133  # CLOCK_MONOTONIC: when somebody is to look for slots of the dead again

@@ -38,7 +38,6 @@ LOCK_TIMEOUT_S = 60.0
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
-_MOST_NAMED = 8
 _EXAMPLES = {"sampler": "UniformSampleStrategy()", "ejector": "FifoEjectionStrategy()"}
 
 
@@ -74,9 +73,11 @@ class Core:
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
         # Around a fork the last one made is locked first: the order in which they are taken.
+        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
+        company = self.attachments.company
         self._repair = Repair(arena.words)
-        self.guard = Guard(arena, "table", self._repair.run_locked)
-        self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
+        self.guard = Guard(arena, "table", self._repair.run_locked, company)
+        self._grow_guard = Guard(arena, "grow", _nothing_to_repair, company)
         told = Told(self.sampler, self.ejector)
         self.index = self._repair.index = Index(
             self.arrays,
@@ -86,7 +87,6 @@ class Core:
             forget=told.forget,
             rebuild=told.rebuild,
         )
-        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
         for role, strategy in self._strategies().items():
             strategy.bind(
@@ -181,10 +181,15 @@ class Core:
 
     def victims_locked(self, transitions: int) -> Int64Array:
         """Live slots to eject so that at least so many transitions become free."""
-        return self.ejector.sample(transitions, self.random_locked())
+        return self.ejector.sample(transitions, self._generator_locked())
 
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
+        # Every add and every sample comes by here; not in the middle of planning one.
+        self.index.give_back_abandoned_locked()
+        return self._generator_locked()
+
+    def _generator_locked(self) -> np.random.Generator:
         if self._random is None:
             number = self.index.attachment = self.attachments.join_locked()
             sequence = np.random.SeedSequence(self.options.seed, spawn_key=(number,))
@@ -262,12 +267,8 @@ class Core:
     # -- the rest --------------------------------------------------------------------------
 
     def company(self) -> str:
-        """Who else has the table open, and when each last added: for the end of a message."""
-        others = self.attachments.others()
-        if not others:
-            return "no other process has the table open"
-        shown = "; ".join(map(str, others[-_MOST_NAMED:]))
-        return f"of {len(others)} others with the table open: {shown}"
+        """Who else has the table open, and when each was last heard of: to end a message with."""
+        return self.attachments.company()
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""
