@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from shmtable.errors import ArenaError, ArenaNotFoundError, ArenaPermissionError, SpecError
+from shmtable.shm import process
 
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_LOCK_TIMEOUT_S = 20.0
@@ -117,8 +118,8 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout as error:
         raise ArenaError(
-            f"{path}: another process has been creating, attaching or removing it for "
-            f"{timeout_s:g} s; end that process or try again",
+            f"{path}: {process.locker(_lock_path(path))} has been creating, attaching or removing "
+            f"it for {timeout_s:g} s; end that process or try again",
             path=path,
         ) from error
     except PermissionError as error:

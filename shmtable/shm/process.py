@@ -101,6 +101,22 @@ def command(pid: int) -> str:
     return words if len(words) <= 120 else words[:117] + "..."
 
 
+def locker(path: str) -> str:
+    """Who holds the ``flock`` on a file, as far as this system tells, for messages."""
+    try:
+        status = os.stat(path)
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        with open("/proc/locks", encoding="ascii") as file:
+            holders = [
+                row[4] for row in map(str.split, file) if row[1:2] + row[5:6] == ["FLOCK", device]
+            ]
+    except (OSError, ValueError):
+        holders = []
+    if not holders or int(holders[0]) <= 0:  # 0: of another pid namespace
+        return "another process"
+    return f"process {holders[0]} ({command(int(holders[0])) or 'command unknown'})"
+
+
 @cache
 def boot_id() -> int:
     """A number that changes with every boot of the machine; 0 where unknown."""
