@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
-from shmtable.errors import ArenaDamagedError, SpecError
+from shmtable.errors import ArenaDamagedError, ShmTableError, SpecError
 from shmtable.index import (
     Arrays,
     Attachments,
@@ -60,9 +60,11 @@ class Core:
                 spec["ejector"], EjectionStrategy, classes
             )
             layout = _layout(spec, self.schema, self.options, arena.factor)
-        except (KeyError, TypeError, AttributeError) as error:
+        except ShmTableError:
+            raise
+        except Exception as error:  # whatever a text that anybody may have written leads to
             raise ArenaDamagedError(
-                f"{_where(arena)}: the table's description is incomplete ({error!r}); "
+                f"{_where(arena)}: the table's description makes no sense ({error!r}); "
                 "create the table again"
             ) from error
         if layout.total_bytes != arena.total_bytes:

@@ -41,6 +41,7 @@ def start_time(pid: int) -> int:
         return 0
 
 
+_LARGEST_PID = 2**31 - 1  # pid_t is an int everywhere
 _current: ProcessId | None = None
 
 
@@ -66,6 +67,8 @@ def is_gone(pid: int, start: int) -> bool:
     """
     if pid <= 0:
         return False
+    if pid > _LARGEST_PID:
+        return True
     if pid == os.getpid():
         return 0 not in (start, current().start) and start != current().start
     open_pidfd = getattr(os, "pidfd_open", None)
