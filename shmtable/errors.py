@@ -20,7 +20,8 @@ attributes, and survives pickling, because it crosses processes::
     |   |-- ArenaInUseError(FileExistsError)
     |   |-- ArenaPermissionError(PermissionError)
     |   |-- ArenaVersionError                 written by a newer or older shmtable
-    |   `-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |   |-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |   `-- ArenaUncleanError                 on disk, in use when the machine stopped
     |-- TableFileError(ValueError)            a file that is not restored, or cannot be written
     |   |-- FileMissingError(FileNotFoundError)
     |   |-- FileDamagedError                  cut short, changed, or contradicting itself
@@ -126,6 +127,10 @@ class ArenaVersionError(ArenaError):
 
 class ArenaDamagedError(ArenaError):
     """The file is not a table, is cut short, or contradicts itself."""
+
+
+class ArenaUncleanError(ArenaError):
+    """The file was in use when the machine stopped; see ``attach(recover=True)``."""
 
 
 class TableFileError(ShmTableError, ValueError):

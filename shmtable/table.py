@@ -15,13 +15,7 @@ from shmtable.formats import TableSerializationVersion
 from shmtable.interface import MemoryTable
 from shmtable.limiters import Limiter
 from shmtable.pacing import Steered
-from shmtable.protocols import (
-    Core,
-    add_sequences,
-    as_priority,
-    lookup,
-    sample,
-)
+from shmtable.protocols import Core, add, lookup, sample
 from shmtable.protocols.arguments import as_int64, at_least_one, pairs
 from shmtable.protocols.hold import checked
 from shmtable.protocols.options import build
@@ -151,11 +145,7 @@ class ArrayMemoryTable(Steered):
             WaitTimeoutError: no room in time; of the limiter, a ``RateLimitedError``.
             SpecError: under this limiter both sides might wait for ever; nothing has changed.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        prepared = core.converter.prepare(sequence)
-        weight = as_priority(core, priority, prepared.length)
-        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s, weight)
+        add(self._core, ((as_int64("identity", identity), sequence),), timeout_s, priority)
 
     def add_sequences(
         self,
@@ -172,13 +162,7 @@ class ArrayMemoryTable(Steered):
             sequences: pairs of identity and sequence.
             timeout_s: as for ``add_sequence``, for each wait.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        identities, prepared = [], []
-        for identity, sequence in pairs(sequences):
-            identities.append(identity)
-            prepared.append(core.converter.prepare(sequence))
-        add_sequences(core, identities, prepared, timeout_s)
+        add(self._core, pairs(sequences), timeout_s)
 
     def sample(
         self, count: int, sequence_length: int, *, timeout_s: float | None = 0.0

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import filelock
 
 from shmtable.errors import LockTimeoutError
+from shmtable.shm import process
 
 MODE = 0o644
 _SUFFIX = ".partial"
@@ -43,8 +44,8 @@ def replacing(path: str, timeout_s: float = 600.0) -> Iterator[int]:
         lock.acquire()
     except filelock.Timeout:
         raise LockTimeoutError(
-            f"{path}: another process has been writing it for {timeout_s:g} s; wait for it, or "
-            "store to another path",
+            f"{path}: {process.locker(path + '.lock')} has been writing it for {timeout_s:g} s; "
+            "wait for it, or store to another path",
             path=path,
             timeout_s=timeout_s,
         ) from None

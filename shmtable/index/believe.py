@@ -34,6 +34,10 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
         ("sequence total", words[f.SEQUENCE_TOTAL], 0, 1 << 62),
         ("updates", words[f.UPDATES], 0, 1 << 62),
         ("longest", words[f.LONGEST], 0, layout.capacity_rows),
+        ("next attachment", words[f.NEXT_ATTACHMENT], 0, 1 << 62),
+        ("windows sampled", words[f.WINDOWS_SAMPLED], 0, 1 << 62),
+        ("recoveries", words[f.RECOVERIES], 0, 1 << 62),
+        ("removed", words[f.REMOVED], 0, 1 << 62),
     )
     for name, value, least, most in limits:
         if not least <= value <= most:

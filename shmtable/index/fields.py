@@ -74,6 +74,8 @@ SATURATED = 128  # an add has had to eject since the last clear or resize
 WINDOWS_SAMPLED = 129
 RECOVERIES = 130
 REMOVED = 131
+CROWDED = 132  # some process has no entry among the attachments
+SWEEP_AT_NS = 133  # CLOCK_MONOTONIC: when somebody is to look for slots of the dead again
 
 # How adds and samples are paced; see ``protocols.pace``.
 PACE = 160  # how often it was set; the sets of words below take turns; 0: never

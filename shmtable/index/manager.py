@@ -25,13 +25,14 @@ from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
 from shmtable.index.identities import Identities
+from shmtable.index.living import enter_locked, leave_locked
 from shmtable.index.loading import (
     leaving_since_locked,
     load_locked,
     publish_locked,
     replaced_since_locked,
 )
-from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone
+from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone, sweep_is_due
 from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims, duplicate
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
@@ -68,6 +69,7 @@ class Index:
         self.identities = Identities(arrays.words, arrays.slot_words, arrays.bucket_words)
         self.reservations = Reservations()
         self._sweeps = Sweeps()
+        self._own_sweeps = Sweeps()
         self.attachment = -1  # of this process, to tell its reservations by
         self.plan = Planner(arrays, self.extents, extra_rows)
         self.ring = ring
@@ -89,6 +91,8 @@ class Index:
         Raises:
             DuplicateIdentityError: the identity is in the table, or being written.
         """
+        if sweep_is_due(self.words, len(self.reservations)):
+            self.sweep_locked()
         live, writing = self.identities.find_locked(request.identity)
         if writing and owner_is_gone(self.arrays, writing):
             self.reclaim_locked([writing])
@@ -230,7 +234,7 @@ class Index:
         self.reservations.close(slot)
         words[f.WRITING_COUNT] -= 1
         words[f.WRITING_STEPS] -= length
-        self._enter_live_locked(slot, length)
+        enter_locked(self.arrays, slot, length)
         if old and self._is_live(old, old_generation):
             self._leave_locked(old)
         self.ring()
@@ -243,6 +247,11 @@ class Index:
     def abort_abandoned_locked(self) -> None:
         """Give back what calls of this process have reserved that are no longer running."""
         self._abort_locked(self.reservations.abandoned())
+
+    def give_back_abandoned_locked(self) -> None:
+        """The same, now and then: for every call that holds the lock anyway."""
+        if len(self.reservations):
+            self._own_sweeps.run(self.abort_abandoned_locked)
 
     def _abort_locked(self, slots: list[int]) -> None:
         # Not by generation: an abort that was cut off may have raised it already.
@@ -331,7 +340,7 @@ class Index:
             self.identities.remove_locked(slots[base + f.IDENTITY], slot)
         if state == f.LIVE:
             self._forget(slot, slots[base + f.START], length)
-            self._leave_live_locked(slot, length)
+            leave_locked(self.arrays, slot, length)
             words[f.REMOVED] += 1
         elif state == f.WRITING:
             words[f.WRITING_COUNT] -= 1
@@ -339,34 +348,6 @@ class Index:
         count = words[f.FREE_COUNT]
         self.arrays.free_words[count] = slot
         words[f.FREE_COUNT] = count + 1
-
-    def _enter_live_locked(self, slot: int, length: int) -> None:
-        words, links = self.words, self.arrays.link_words
-        base = slot * f.LINK_WORDS
-        newest = links[f.OLDER]
-        links[base + f.OLDER] = newest
-        links[base + f.NEWER] = 0
-        links[newest * f.LINK_WORDS + f.NEWER] = slot
-        links[f.OLDER] = slot
-        place = words[f.LIVE_COUNT]
-        self.arrays.live_words[place] = slot
-        links[base + f.PLACE] = place
-        words[f.LIVE_COUNT] = place + 1
-        words[f.LIVE_STEPS] += length
-
-    def _leave_live_locked(self, slot: int, length: int) -> None:
-        words, links, live = self.words, self.arrays.link_words, self.arrays.live_words
-        base = slot * f.LINK_WORDS
-        older, newer = links[base + f.OLDER], links[base + f.NEWER]
-        links[older * f.LINK_WORDS + f.NEWER] = newer
-        links[newer * f.LINK_WORDS + f.OLDER] = older
-        # The last of the live array takes the place that falls vacant.
-        last = words[f.LIVE_COUNT] - 1
-        moved, place = live[last], links[base + f.PLACE]
-        live[place] = moved
-        links[moved * f.LINK_WORDS + f.PLACE] = place
-        words[f.LIVE_COUNT] = last
-        words[f.LIVE_STEPS] -= length
 
     def _free_slot_locked(self) -> int:
         words = self.words

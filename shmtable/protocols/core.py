@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
-from shmtable.errors import ArenaDamagedError
+from shmtable.errors import ArenaDamagedError, ShmTableError
 from shmtable.index import (
     Arrays,
     Attachments,
@@ -22,6 +22,7 @@ from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
+from shmtable.protocols.callbacks import Repair, Told
 from shmtable.protocols.header import (
     check_strategy,
     classes_of,
@@ -51,8 +52,6 @@ _STEP_SHARE, _LAST_STEP_SHARE = 8, 128
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
 
-_MOST_NAMED = 8
-
 
 class Core:
     """The parts of an attached table.
@@ -76,9 +75,11 @@ class Core:
                 spec["ejector"], EjectionStrategy, classes
             )
             layout = plan_layout(spec, self.schema, self.options, arena.factor)
-        except (KeyError, TypeError, AttributeError) as error:
+        except ShmTableError:
+            raise
+        except Exception as error:  # whatever a text that anybody may have written leads to
             raise ArenaDamagedError(
-                f"{_where(arena)}: the table's description is incomplete ({error!r}); "
+                f"{_where(arena)}: the table's description makes no sense ({error!r}); "
                 "create the table again"
             ) from error
         if layout.total_bytes != arena.total_bytes:
@@ -89,17 +90,20 @@ class Core:
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
         # Around a fork the last one made is locked first: the order in which they are taken.
-        self.guard = Guard(arena, "table", self._repair_locked)
-        self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
-        self.index = Index(
+        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
+        company = self.attachments.company
+        self._repair = Repair(arena.words)
+        self.guard = Guard(arena, "table", self._repair.run_locked, company)
+        self._grow_guard = Guard(arena, "grow", _nothing_to_repair, company)
+        told = Told(self.sampler, self.ejector)
+        self.index = self._repair.index = Index(
             self.arrays,
             extra_rows=extra_rows(self.schema),
             ring=self.guard.bell.ring_locked,
-            track=self._track,
-            forget=self._forget,
-            rebuild=self._rebuild_strategies,
+            track=told.track,
+            forget=told.forget,
+            rebuild=told.rebuild,
         )
-        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
         for role, strategy in self._strategies().items():
             strategy.bind(
@@ -207,10 +211,15 @@ class Core:
 
     def victims_locked(self, transitions: int) -> Int64Array:
         """Live slots to eject so that at least so many transitions become free."""
-        return self.ejector.sample(transitions, self.random_locked())
+        return self.ejector.sample(transitions, self._generator_locked())
 
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
+        # Every add and every sample comes by here; not in the middle of planning one.
+        self.index.give_back_abandoned_locked()
+        return self._generator_locked()
+
+    def _generator_locked(self) -> np.random.Generator:
         if self._random is None:
             number = self.index.attachment = self.attachments.join_locked()
             sequence = np.random.SeedSequence(self.options.seed, spawn_key=(number,))
@@ -227,26 +236,10 @@ class Core:
         self.pace.limiter_locked()  # refuses what is none
         self.random_locked()
 
-    def _repair_locked(self) -> None:
-        self.arena.words[f.RECOVERIES] += 1
-        self.index.rebuild_locked()
-
     def receive(self, slot: int, start: int, length: int, priority: Any = None) -> None:
         """Tell the strategies of a sequence whose rows are being written; without the lock."""
         for strategy in self.receivers:
             strategy.receive(slot, start, length, priority)
-
-    def _track(self, slot: int, start: int, length: int) -> None:
-        self.sampler.track(slot, start, length)
-        self.ejector.track(slot, start, length)
-
-    def _forget(self, slot: int, start: int, length: int) -> None:
-        self.sampler.forget(slot, start, length)
-        self.ejector.forget(slot, start, length)
-
-    def _rebuild_strategies(self) -> None:
-        self.sampler.rebuild()
-        self.ejector.rebuild()
 
     # -- memory ----------------------------------------------------------------------------
 
@@ -316,12 +309,8 @@ class Core:
     # -- the rest --------------------------------------------------------------------------
 
     def company(self) -> str:
-        """Who else has the table open, and when each last added: for the end of a message."""
-        others = self.attachments.others()
-        if not others:
-            return "no other process has the table open"
-        shown = "; ".join(map(str, others[-_MOST_NAMED:]))
-        return f"of {len(others)} others with the table open: {shown}"
+        """Who else has the table open, and when each was last heard of: to end a message with."""
+        return self.attachments.company()
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shmtable.columns import Schema
-from shmtable.errors import SpecError
+from shmtable.errors import ArenaDamagedError, SpecError
 from shmtable.index import Extra, Layout
 from shmtable.protocols.options import Options
 from shmtable.shm.header import header_bytes
@@ -55,8 +55,18 @@ def check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
 def made_strategy(
     spec: Mapping[str, Any], kind: type[Strategy], classes: Mapping[str, type[Any]]
 ) -> Any:
-    """The strategy that ``describe`` has written down; see ``make_strategy``."""
-    return make_strategy(kind, spec["type"], spec["config"], {**STRATEGIES, **classes})
+    """The strategy that ``describe`` has written down; see ``make_strategy``.
+
+    Raises:
+        ArenaDamagedError: its arrays are not laid out as it needs them.
+    """
+    made = make_strategy(kind, spec["type"], spec["config"], {**STRATEGIES, **classes})
+    if describe(made)["states"] != spec["states"]:
+        raise ArenaDamagedError(
+            f"the table's description of {spec['type']}'s arrays is not what the class asks for; "
+            "use the version of it that the table was made with, or create the table again"
+        )
+    return made
 
 
 def plan_layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:

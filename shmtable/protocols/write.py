@@ -12,8 +12,9 @@ returned, it has added without knowing, and adding again meets a duplicate.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,35 @@ from shmtable.index import fields as f
 from shmtable.protocols.core import Core
 from shmtable.protocols.hold import reserve_paced_locked
 from shmtable.protocols.pace import Held
+from shmtable.protocols.priorities import as_priority
 from shmtable.protocols.wait import Wait
 
 # More would only make others wait for the lock longer at a time.
 _MOST_AT_ONCE = 64
 
 Priority = float | npt.NDArray[np.float64] | None
+
+
+def add(
+    core: Core,
+    sequences: Iterable[tuple[int, Any]],
+    timeout_s: float | None,
+    priority: Any = None,
+) -> None:
+    """Convert and check all sequences, by identity, and then add them; see ``add_sequences``.
+
+    Raises:
+        SequenceError: one does not fit the columns; nothing has changed.
+        PriorityError: the priority is none; nothing has changed.
+    """
+    core.converter.maxlen = core.maxlen()
+    identities, prepared = [], []
+    for identity, sequence in sequences:
+        identities.append(identity)
+        prepared.append(core.converter.prepare(sequence))
+    if priority is not None:
+        priority = as_priority(core, priority, prepared[0].length)
+    add_sequences(core, identities, prepared, timeout_s, priority)
 
 
 def add_sequences(

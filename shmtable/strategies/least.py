@@ -81,6 +81,9 @@ class LowestPriorityEjectionStrategy(EjectionStrategy):
     def rebuild(self) -> None:
         """See ``Strategy``."""
         slots = self.view.live_slots()
+        # From a disk that did not get everything, or a file, anything may come.
+        sound = (self._priority[slots] >= 0) & (self._priority[slots] <= MOST_PRIORITY)
+        self._priority[slots[~sound]] = self._highest[0]
         self._tree.reset(self.view.slot_high, slots, self._priority[slots] + _ABOVE_ZERO)
 
     def update_priorities(self, points: SamplePoints, priorities: Float64Array) -> None:

@@ -184,7 +184,12 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         alpha = self.alpha
         self.arrays["leaf_alpha"][0] = math.nan
         places = self.view.live_slots() if self._per_slot else self.view.live_rows()
-        size = self._rebuild_tree(places, self._leaf(self._priority[places], alpha))
+        # From a disk that did not get everything, or a file, anything may come.
+        priorities = self._priority[places]
+        sound = (priorities >= 0) & (priorities <= MOST_PRIORITY)
+        if not sound.all():
+            self._priority[places[~sound]] = priorities[~sound] = self.highest
+        size = self._rebuild_tree(places, self._leaf(priorities, alpha))
         if self._least is not None:
             self._least.rebuild(size)
         self.arrays["leaf_alpha"][0] = alpha
