@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from shmtable._version import __version__
 from shmtable.adaptors import (
     Adaptor,
@@ -175,3 +177,11 @@ __all__ = [
     "WithoutReplacementSampleStrategy",
     "__version__",
 ]
+
+# What keeps Ctrl-C from orphaning a lock, and a thread from seeing another one's half-made section,
+# counts on one thread running at a time. Without that, nothing has been shown.
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError(
+        "shmtable does not support Python without its global interpreter lock yet; start Python "
+        "with PYTHON_GIL=1, or use a build that has the lock"
+    )
