@@ -123,10 +123,6 @@ def _choose_locked(
     core: Core, draw: Draw, count: int, steps: int, kept: Int64Array, most: int
 ) -> SamplePoints | None:
     """The sampler's choice without what is used up; the rest from what is left."""
-    if not core.pace.is_queue_locked():
-        _drop_used_up_locked(core, most)
-        if not core.view.live_count:
-            return None
     parts: list[SamplePoints] = []
     taken = kept
     for _ in range(_DRAWS):
@@ -136,6 +132,10 @@ def _choose_locked(
         points = draw(core, missing + extra, steps)
         if not len(points):
             return None
+        if _drop_used_up_locked(core, points.slots, most):
+            if not core.view.live_count:
+                return None
+            continue
         fitting = _fitting_locked(core, points.slots, taken, most).nonzero()[0][:missing]
         parts.append(_only(points, fitting))
         taken = np.concatenate([taken, points.slots[fitting]])
@@ -151,11 +151,13 @@ def _choose_locked(
     return _joined([*parts, core.view.points(slots, offsets)])
 
 
-def _drop_used_up_locked(core: Core, most: int) -> None:
+def _drop_used_up_locked(core: Core, drawn: Int64Array, most: int) -> bool:
+    """Once one is met that is used up, all of them go; whether there were any."""
+    if (_left_locked(core, drawn, most) > 0).all():
+        return False
     live = core.view.live_slots()
-    used_up = live[core.arrays.times_sampled[live] >= most]
-    if len(used_up):
-        core.index.eject_locked(used_up.tolist())
+    core.index.eject_locked(live[_left_locked(core, live, most) <= 0].tolist())
+    return True
 
 
 def _rest_locked(core: Core, steps: int, taken: Int64Array, most: int) -> Int64Array:
