@@ -182,13 +182,35 @@ def test_a_second_reader_gets_the_next_ones(make_table: MakeTable) -> None:
     assert table.identities().tolist() == [6, 7]
 
 
-def test_custom_samplers_that_return_the_same_again(make_table: MakeTable) -> None:
-    class Stubborn(UniformSampleStrategy):
-        def sample(self, count: int, sequence_length: int, random: Any) -> Any:
-            slots = np.repeat(self.view.live_slots()[:1], count)
-            return self.view.points(slots, np.zeros(count, np.int64))
+class FirstSampleStrategy(UniformSampleStrategy):
+    """The first windows of one and the same sequence, as long as it is there."""
 
-    table = make_table(sampler=Stubborn(), max_times_sampled=1)
+    def sample(self, count: int, sequence_length: int, random: Any) -> Any:
+        slots = np.repeat(self.view.live_slots().min(), count)
+        return self.view.points(slots, np.zeros(count, np.int64))
+
+
+def test_what_another_reader_has_used_up_is_drawn_again(make_table: MakeTable) -> None:
+    table = make_table(sampler=FirstSampleStrategy(), max_times_sampled=2)
+    fill(table, [5, 5])
+    core = table._core
+    gather = core.storage.gather
+    taken: list[int] = []
+
+    def take_one_first(*arguments: Any, **more: Any) -> Any:
+        if not taken:
+            taken.append(-1)
+            taken[:] = drawn(table, 1, 2)
+        return gather(*arguments, **more)
+
+    core.storage.gather = take_one_first  # type: ignore[method-assign, assignment]
+    assert drawn(table, 2, 2) == [0, 1]
+    assert taken == [0]
+    assert table.identities().tolist() == [1]
+
+
+def test_custom_samplers_that_return_the_same_again(make_table: MakeTable) -> None:
+    table = make_table(sampler=FirstSampleStrategy(), max_times_sampled=1)
     fill(table, [5] * 8)
     assert len(set(drawn(table, 6, 5))) == 6
     assert table.stats().sequences == 2

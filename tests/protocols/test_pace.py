@@ -327,6 +327,18 @@ def test_waiting_ends_with_the_other_side(make_table: MakeTable) -> None:
         sample.result(LONG_S)
 
 
+def test_a_sample_wakes_those_who_wait_to_add(make_table: MakeTable) -> None:
+    table = make_table(limiter=SampleToInsertRatio(1.0, 10, 10))
+    add(table, 0, 10, 10)
+    guard = table._core.guard
+    seen = guard.run(guard.bell.seen_locked)
+    table.sample(1, 5)
+    assert guard.run(guard.bell.seen_locked) != seen
+    seen = guard.run(guard.bell.seen_locked)
+    table.limiter = MinSize(5)
+    assert guard.run(guard.bell.seen_locked) != seen
+
+
 def test_waiting_ends_with_another_limiter(make_table: MakeTable) -> None:
     table = make_table(limiter=MinSize(500))
     add(table, 0, 10)
