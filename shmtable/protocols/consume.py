@@ -43,7 +43,7 @@ def pick_locked(
         kept: int64 [k], the slots of the windows that the sample has already.
 
     Raises:
-        NoWindowError: waiting would be in vain, because adds wait as well.
+        NoWindowError: waiting would be in vain, because an add waits as well.
         SpecError: a sample that could make both sides wait for ever.
     """
     pace = core.pace
@@ -56,7 +56,7 @@ def pick_locked(
         )
         if points is not None and len(points):
             return points
-    if held := pace.holds_all_adds_locked():
+    if held := pace.waiting_add_locked():
         raise NoWindowError(
             f"{missing_locked(core, count + len(kept), steps)}; and add_sequence waits as well: "
             f"{held}",

@@ -385,6 +385,8 @@ def test_a_queue_of_sequences_that_are_too_short(make_table: MakeTable) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(table.sample, 2, 5, timeout_s=LONG_S)
         add(table, 2, 3)
+        with pytest.raises(RateLimitedError):
+            add(table, 3, 9, timeout_s=0.1)
         with pytest.raises(NoWindowError, match="2 of 3 sequences are shorter than 5"):
             waiting.result(LONG_S)
     assert table.sample(1, 5).points.identities.tolist() == [1]  # type: ignore[union-attr]
@@ -392,6 +394,23 @@ def test_a_queue_of_sequences_that_are_too_short(make_table: MakeTable) -> None:
 
 def test_long_windows_are_not_waited_for_where_adds_wait(make_table: MakeTable) -> None:
     table = make_table(limiter=SampleToInsertRatio(1.0, 5, 10))
-    add(table, 0, 3, 3, 3, 3, 3)
-    with pytest.raises(NoWindowError, match="add_sequence waits as well"):
-        table.sample(2, 5, timeout_s=LONG_S)
+    add(table, 0, 3, 3, 3)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(table.sample, 2, 5, timeout_s=LONG_S)
+        add(table, 3, 3, 3)  # the band is full
+        with pytest.raises(RateLimitedError):
+            add(table, 5, 5, timeout_s=0.1)
+        with pytest.raises(NoWindowError, match="add_sequence waits as well"):
+            waiting.result(LONG_S)
+
+
+def test_an_add_that_waited_and_was_let_in_stops_no_sample(make_table: MakeTable) -> None:
+    table = make_table(maxlen=40, limiter=Queue(9), sampler=FifoSampleStrategy())
+    add(table, 0, 10, 10)
+    with pytest.raises(RateLimitedError, match="room for 20 transitions, 21 are to be added"):
+        add(table, 2, 21)
+    with ThreadPoolExecutor(1) as pool:
+        add(table, 3, 5)
+        waiting = pool.submit(table.sample, 4, 5, timeout_s=LONG_S)
+        add(table, 4, 5)
+        waiting.result(LONG_S)
