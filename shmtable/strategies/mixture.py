@@ -74,7 +74,7 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
             missing = count - sum(map(len, parts))
             if missing:
                 parts.append(member.sample(missing, sequence_length, random))
-        return SamplePoints.joined([_with_chances(part) for part in parts])
+        return SamplePoints.joined(parts)
 
 
 def _checked(member: Any) -> tuple[float, SampleStrategy]:
@@ -92,9 +92,3 @@ def _fractions(expected: Float64Array) -> Float64Array:
     left: Float64Array = expected - np.floor(expected)
     total = left.sum()
     return left / total if total > 0 else np.full(len(left), 1 / len(left))
-
-
-def _with_chances(points: SamplePoints) -> SamplePoints:
-    if points.chances is None:
-        points.chances = np.full(len(points), np.nan)
-    return points
