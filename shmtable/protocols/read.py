@@ -159,16 +159,13 @@ def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array
     stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
     if len(stale):
         return stale
-    if core.hands_out_once:
-        taken = core.sampler.taken(points, steps)
-        if taken is not None:
-            return taken
+    words = core.arena.words
+    if core.listeners:
+        words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
     np.add.at(core.arrays.times_sampled, slots, 1)
-    core.arena.words[f.WINDOWS_SAMPLED] += len(slots)
+    words[f.WINDOWS_SAMPLED] += len(slots)
     core.attachments.sampled()
     if core.listeners:
-        words = core.arena.words
-        words[DIRTY] = 1
         for strategy in core.listeners:
             strategy.on_sample(points, steps)
         words[DIRTY] = 0

@@ -163,14 +163,6 @@ class SampleStrategy(Strategy):
             exactly ``count`` points, or none at all when no sequence offers a window.
         """
 
-    def taken(self, points: SamplePoints, sequence_length: int) -> Int64Array | None:
-        """Which of these windows may not be handed out any more (int64 places); None for none.
-
-        Asked when their data has been copied, for a sampler that hands a window out only so
-        often: another process may have been quicker. They are drawn anew.
-        """
-        return None
-
     def weights(self, points: SamplePoints) -> Tensor | None:
         """Importance weights, float32 [B]; None from a sampler without. Needs no lock."""
         return None

@@ -112,10 +112,12 @@ class CoverageEjectionStrategy(EjectionStrategy):
         view = self.view
         chosen: dict[int, None] = {}
         freed = 0
+        before = -1
         while freed < count:
-            if len(chosen) > view.live_count // 2:
+            if len(chosen) == before or len(chosen) > view.live_count // 2:
                 # Most draws would hit what is chosen already: the rest by the same rule, at once.
                 return self._and_more(list(chosen), count - freed, random)
+            before = len(chosen)
             slots, weights, _ = self._tree.draw(_AT_ONCE, view.slot_high, random)
             for slot, weight in zip(slots.tolist(), weights.tolist(), strict=True):
                 if weight > 0 and slot not in chosen and freed < count:

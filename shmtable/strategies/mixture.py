@@ -129,8 +129,24 @@ class MixtureSampleStrategy(SampleStrategy):
     def load_state(self, state: dict[str, Any]) -> None:
         """See ``Strategy``."""
         for number, member in enumerate(self.members):
-            if state[str(number)] is not None:
-                member.load_state(state[str(number)])
+            own = state.get(str(number))  # a file's mixture may have been another one
+            if own is not None:
+                member.load_state(own)
+
+    def begin_simple_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.begin_simple_import()
+
+    def end_simple_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.end_simple_import()
+
+    def post_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.post_import()
 
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class."""
@@ -139,12 +155,12 @@ class MixtureSampleStrategy(SampleStrategy):
         parts: list[SamplePoints] = []
         for member, number in zip(self.members, wanted.tolist(), strict=True):
             if number:
-                parts.append(member.sample(number, sequence_length, random))
+                parts.append(_drawn(member, number, sequence_length, random))
         for member in self.members:
             missing = count - sum(map(len, parts))
             if missing:
-                parts.append(member.sample(missing, sequence_length, random))
-        return SamplePoints.joined([_with_chances(part) for part in parts])
+                parts.append(_drawn(member, missing, sequence_length, random))
+        return SamplePoints.joined(parts)
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """See ``SampleStrategy``."""
@@ -164,11 +180,6 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
         raise SpecError(f"member {member!r:.80} has no fraction above 0; give (fraction, sampler)")
     if not isinstance(sampler, SampleStrategy):
         raise SpecError(f"member {member!r:.80} has no sampler; give (fraction, sampler)")
-    if type(sampler).taken is not SampleStrategy.taken:
-        raise SpecError(
-            f"member {type(sampler).__name__} hands each window out once, which cannot be said of "
-            "a mixture; leave it out"
-        )
     return fraction, sampler
 
 
@@ -179,7 +190,11 @@ def _fractions(expected: Float64Array) -> Float64Array:
     return left / total if total > 0 else np.full(len(left), 1 / len(left))
 
 
-def _with_chances(points: SamplePoints) -> SamplePoints:
-    if points.chances is None:
+def _drawn(
+    member: SampleStrategy, count: int, steps: int, random: np.random.Generator
+) -> SamplePoints:
+    """A member's share; chances only from those that make weights of them."""
+    points = member.sample(count, steps, random)
+    if points.chances is None or member.weights(points) is None:
         points.chances = np.full(len(points), np.nan)
     return points

@@ -12,6 +12,7 @@ from shmtable.errors import SpecError
 from shmtable.strategies.base import StateSpec
 from shmtable.strategies.priorities import (
     MOST_PRIORITY,
+    believed,
     importance_weights,
     mixed,
     one_of,
@@ -184,7 +185,8 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         alpha = self.alpha
         self.arrays["leaf_alpha"][0] = math.nan
         places = self.view.live_slots() if self._per_slot else self.view.live_rows()
-        size = self._rebuild_tree(places, self._leaf(self._priority[places], alpha))
+        priorities = believed(self._priority, places, self.highest)
+        size = self._rebuild_tree(places, self._leaf(priorities, alpha))
         if self._least is not None:
             self._least.rebuild(size)
         self.arrays["leaf_alpha"][0] = alpha
@@ -214,14 +216,16 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         """See the class."""
         if self.arrays["leaf_alpha"][0] != self.alpha:
             self.rebuild()
-        return super().sample(count, sequence_length, random)
+        points = super().sample(count, sequence_length, random)
+        if self._least is not None and points.chances is not None:
+            # In units of the table's least: ``weights`` comes without the lock, too late to ask.
+            size = self._size()
+            points.chances *= self._tree.total(size) / self._least.least(size)
+        return points
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """See ``SampleStrategy``."""
-        least = math.inf
-        if self._least is not None:
-            size = self._size()
-            least = self._least.least(size) / self._tree.total(size)
+        least = math.inf if self._least is None else 1.0
         return importance_weights(points, self.beta, least)
 
     # -- small parts -----------------------------------------------------------------------------
