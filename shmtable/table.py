@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,31 +10,27 @@ from torch import Tensor
 
 from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
-from shmtable.errors import ClosedError, SpecError
-from shmtable.formats import Progress, TableSerializationVersion
+from shmtable.errors import SpecError
+from shmtable.formats import TableSerializationVersion
+from shmtable.held import HeldTable
 from shmtable.interface import MemoryTable
 from shmtable.protocols import (
     Core,
     add_sequences,
     as_priority,
     lookup,
-    restore,
     sample,
-    store,
     update_priorities,
 )
-from shmtable.protocols.arguments import as_adaptors, as_device, as_int64, at_least_one, pairs
+from shmtable.protocols.arguments import as_int64, at_least_one, pairs
 from shmtable.protocols.options import build
-from shmtable.shm.arena import Arena
 from shmtable.strategies import EjectionStrategy, SampleStrategy
-from shmtable.types import Finding, Int64Array, SamplePoints, SampleResult, Stats
+from shmtable.types import Int64Array, SamplePoints, SampleResult
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
-_Adaptors = Adaptor | Sequence[Adaptor] | None
 
-
-class ArrayMemoryTable:
+class ArrayMemoryTable(HeldTable):
     """A replay table in shared memory.
 
     Any number of processes may add and sample at the same time. Pass the table to
@@ -74,9 +69,6 @@ class ArrayMemoryTable:
         SharedMemoryError: no memory.
     """
 
-    adaptors: list[Adaptor]
-    device: torch.device
-
     def __init__(
         self,
         *columns_: Column,
@@ -110,7 +102,7 @@ class ArrayMemoryTable:
             seed=seed,
         )
         self._deliver(adaptors, device)
-        self._open: Core | None = Core.create(
+        self._open = Core.create(
             schema,
             sampler,
             ejector,
@@ -120,45 +112,6 @@ class ArrayMemoryTable:
             lock=lock,
             preallocate=preallocate,
         )
-
-    @classmethod
-    def attach(
-        cls,
-        name: str,
-        *,
-        directory: str | None = None,
-        adaptors: Adaptor | Sequence[Adaptor] | None = None,
-        device: torch.device | str | None = None,
-    ) -> ArrayMemoryTable:
-        """Open a named table that another process of this user has made.
-
-        Args:
-            name: as given at creation.
-            directory: as given at creation.
-            adaptors: for samples drawn through this object.
-            device: where they are delivered; the CPU if None.
-
-        Raises:
-            ArenaNotFoundError: no such table.
-            ArenaPermissionError: it belongs to somebody else.
-            ArenaVersionError: made by an incompatible version.
-            ArenaDamagedError: the file is no sound table.
-        """
-        table = cls.__new__(cls)
-        table._deliver(adaptors, device or "cpu")
-        table._open = Core.open(Arena.attach(name, directory=directory), {})
-        return table
-
-    def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
-        self.adaptors = as_adaptors(adaptors)
-        self.device = as_device(device)
-
-    @property
-    def _core(self) -> Core:
-        core = self._open
-        if core is None:
-            raise ClosedError("the table is closed; make or attach it again to use it")
-        return core
 
     # -- adding and sampling ---------------------------------------------------------------
 
@@ -340,103 +293,3 @@ class ArrayMemoryTable:
             CapacityError: smaller, or beyond the address space taken at creation.
         """
         lookup.resize(self._core, at_least_one("new_size", new_size))
-
-    # -- files -----------------------------------------------------------------------------
-
-    def store(
-        self,
-        path: str | os.PathLike[str],
-        version: TableSerializationVersion = TableSerializationVersion.LATEST,
-        *,
-        progress: Progress | None = None,
-    ) -> bool:
-        """Write the table to the file ``path + ".zip"``, while others go on using it.
-
-        Whole or not at all: a failure leaves the file before. Returns True.
-
-        Args:
-            path: without the suffix.
-            version: of the format.
-            progress: called now and then as ``progress(done, total)``, in bytes.
-
-        Raises:
-            OSError: no space, or no right to write there.
-            TableFileError: something that the format cannot hold.
-            LockTimeoutError: another process is writing this file.
-        """
-        store(self._core, f"{os.fspath(path)}.zip", version, progress)
-        return True
-
-    def restore(
-        self,
-        path: str | os.PathLike[str],
-        override_version: TableSerializationVersion | None = None,
-        *,
-        strict: bool = True,
-        progress: Progress | None = None,
-    ) -> bool:
-        """Replace the content by that of the file ``path + ".zip"``, for everybody at once.
-
-        The whole file is checked first; whatever the error, the table is as it was. A larger
-        table's file gives its newest sequences that fit, and a warning. Returns True.
-
-        Args:
-            path: without the suffix.
-            override_version: read the file as this version, whatever it says itself.
-            strict: refuse a file that lacks columns or has more of them; otherwise those become
-                zeros, these are left out, and a warning says so.
-            progress: called now and then as ``progress(done, total)``, in bytes.
-
-        Raises:
-            TableFileError: the file is missing, damaged, of a later version, unsafe, or of
-                another table (``FileMissingError`` and so on).
-            CapacityError, SharedMemoryError: no room for old and new content side by side.
-        """
-        name = f"{os.fspath(path)}.zip"
-        restore(self._core, name, override_version, strict=strict, progress=progress)
-        return True
-
-    # -- watching --------------------------------------------------------------------------
-
-    def check(self) -> list[Finding]:
-        """Walk every invariant of the table; what is wrong, empty when it is healthy."""
-        return lookup.check(self._core)
-
-    def stats(self) -> Stats:
-        """Counts and sizes, all of one moment."""
-        return lookup.stats(self._core)
-
-    def __repr__(self) -> str:
-        return f"<ArrayMemoryTable{lookup.described(self._open) if self._open else ', closed'}>"
-
-    # -- life and passing on ---------------------------------------------------------------
-
-    def close(self) -> None:
-        """Let go of the table; the creator's close also ends its name. Safe to call twice.
-
-        The memory itself goes when the last process has let go. A table in a ``directory`` stays.
-        """
-        core, self._open = self._open, None
-        if core is not None:
-            core.close()
-
-    def __enter__(self) -> ArrayMemoryTable:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The address travels, never the data. Classes go by reference: a custom strategy or
-        # mapper must be importable where the table arrives.
-        core = self._core
-        return _reopen, (core.arena.address(), core.classes(), self.adaptors, str(self.device))
-
-
-def _reopen(
-    address: object, classes: dict[str, type[Any]], adaptors: list[Adaptor], device: str
-) -> ArrayMemoryTable:
-    table = ArrayMemoryTable.__new__(ArrayMemoryTable)
-    table._deliver(adaptors, device)
-    table._open = Core.open(Arena.open(address), classes)
-    return table

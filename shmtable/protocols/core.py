@@ -29,7 +29,14 @@ from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from shmtable.shm.header import DIRTY, header_bytes
 from shmtable.shm.lock import robust_available
-from shmtable.strategies import STRATEGIES, EjectionStrategy, SampleStrategy, StateSpec, Strategy
+from shmtable.strategies import (
+    STRATEGIES,
+    EjectionStrategy,
+    SampleStrategy,
+    StateSpec,
+    Strategy,
+    make_strategy,
+)
 from shmtable.types import Int64Array
 
 LOCK_TIMEOUT_S = 60.0
@@ -358,14 +365,7 @@ def _check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
 def _make_strategy(
     spec: Mapping[str, Any], kind: type[Strategy], classes: Mapping[str, type[Any]]
 ) -> Any:
-    known = {**STRATEGIES, **classes}
-    cls = known.get(spec["type"])
-    if cls is None or not issubclass(cls, kind):
-        raise SpecError(
-            f"strategy {spec['type']!r} is not a {kind.__name__} this program knows; "
-            "pass the table itself to the process instead of attaching by name"
-        )
-    return cls.from_config(spec["config"], known)
+    return make_strategy(kind, spec["type"], spec["config"], {**STRATEGIES, **classes})
 
 
 def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:

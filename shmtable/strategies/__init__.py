@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from shmtable.strategies.base import EjectionStrategy, SampleStrategy, StateSpec, Strategy
+from shmtable.strategies.base import (
+    EjectionStrategy,
+    SampleStrategy,
+    StateSpec,
+    Strategy,
+    make_strategy,
+)
 from shmtable.strategies.coverage import CoverageEjectionStrategy, CoverageSampleStrategy
 from shmtable.strategies.fifo import (
     FifoEjectionStrategy,
@@ -41,6 +47,7 @@ __all__ = [
     "UniformSampleStrategy",
     "WeightedSampleStrategy",
     "WithoutReplacementSampleStrategy",
+    "make_strategy",
     "tree_states",
 ]
 

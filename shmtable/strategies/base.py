@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from shmtable.errors import SpecError
 from shmtable.index import IndexView
 from shmtable.types import Int64Array, SamplePoints
 
@@ -181,3 +182,26 @@ class EjectionStrategy(Strategy):
         Returns:
             int64 [k] distinct live slots.
         """
+
+
+def make_strategy(
+    kind: type[Strategy], name: Any, config: Mapping[str, Any], classes: Mapping[str, type[Any]]
+) -> Any:
+    """Make the strategy that a table's header describes.
+
+    Args:
+        kind: what it must be, a sampler or an ejector.
+        name: of its class.
+        config: what its ``config`` returned.
+        classes: by name, those that may be made at all.
+
+    Raises:
+        SpecError: the class is not among them, or of another kind.
+    """
+    cls = classes.get(name)
+    if cls is None or not issubclass(cls, kind):
+        raise SpecError(
+            f"strategy {name!r} is not a {kind.__name__} this program knows; pass its class, "
+            "attach(..., classes=[...]), or pass the table itself to the process"
+        )
+    return cls.from_config(config, classes)

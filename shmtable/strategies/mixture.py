@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shmtable.errors import SpecError
 from shmtable.index import IndexView
-from shmtable.strategies.base import SampleStrategy, StateSpec, Strategy
+from shmtable.strategies.base import SampleStrategy, StateSpec, Strategy, make_strategy
 from shmtable.strategies.trees import Float64Array
 from shmtable.types import SamplePoints
 
@@ -57,15 +57,14 @@ class MixtureSampleStrategy(SampleStrategy):
         cls, config: Mapping[str, Any], classes: Mapping[str, type[Strategy]]
     ) -> MixtureSampleStrategy:
         """See ``Strategy``."""
+        inner = {name: known for name, known in classes.items() if not issubclass(known, cls)}
         members = []
-        for fraction, name, settings in config["members"]:
-            if name not in classes:
-                raise SpecError(
-                    f"strategy {name!r} is not one this program knows; pass the table itself to "
-                    "the process instead of attaching by name"
-                )
-            members.append((fraction, classes[name].from_config(settings, classes)))
-        return cls(members)  # type: ignore[arg-type]
+        for member in config["members"]:
+            if len(member) != 3:
+                raise SpecError(f"member {member!r:.80} is not fraction, class name and settings")
+            fraction, name, settings = member
+            members.append((fraction, make_strategy(SampleStrategy, name, settings, inner)))
+        return cls(members)
 
     def parts(self) -> tuple[Strategy, ...]:
         """See ``Strategy``."""
@@ -180,6 +179,8 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
         raise SpecError(f"member {member!r:.80} has no fraction above 0; give (fraction, sampler)")
     if not isinstance(sampler, SampleStrategy):
         raise SpecError(f"member {member!r:.80} has no sampler; give (fraction, sampler)")
+    if isinstance(sampler, MixtureSampleStrategy):
+        raise SpecError(f"member {member!r:.80} is a mixture itself; list its members instead")
     return fraction, sampler
 
 

@@ -28,6 +28,7 @@ LEVELS = {
     "formats": 3,
     "protocols": 4,
     "interface": 5,
+    "held": 5,
     "table": 5,
     "checkpoint": 5,
     "writer": 5,

@@ -129,9 +129,19 @@ def test_a_table_of_unknown_strategies_cannot_be_attached_by_name(
     with pytest.raises(SpecError) as caught:
         ArrayMemoryTable.attach(name)
     assert str(caught.value) == (
-        "strategy 'LatestStart' is not a SampleStrategy this program knows; pass the table itself "
-        "to the process instead of attaching by name"
+        "strategy 'LatestStart' is not a SampleStrategy this program knows; pass its class, "
+        "attach(..., classes=[...]), or pass the table itself to the process"
     )
+
+
+def test_a_table_of_ones_own_strategies_is_attached_with_their_classes(
+    make_table: MakeTable, unique_name: Callable[[], str]
+) -> None:
+    name = unique_name()
+    make_table(name=name, sampler=LatestStart(), ejector=Fussy())
+    with ArrayMemoryTable.attach(name, classes=[LatestStart, Fussy]) as table:
+        assert type(table.sampler) is LatestStart
+        assert type(table.ejector) is Fussy
 
 
 def fussy(make_table: MakeTable, **options: Any) -> tuple[ArrayMemoryTable, Fussy]:
