@@ -130,6 +130,14 @@ def _nothing_locked(core: Core, steps: int) -> SampleError:
             "the table is empty; add a sequence first, or pass timeout_s to wait for one"
         )
     longest = int(core.arrays.slots[live, f.LENGTH].max())
+    if longest >= steps or core.view.short:
+        # Not for want of windows: with epsilon=0 a priority of 0 means never.
+        return NoWindowError(
+            f"{type(core.sampler).__name__} draws none of the windows of {steps} transitions that "
+            f"{len(live)} sequences offer: all their weights are 0; raise some, or its epsilon",
+            sequence_length=steps,
+            longest=longest,
+        )
     return NoWindowError(
         f"sequence_length is {steps}, the longest of {len(live)} sequences has {longest} "
         "transitions; ask for shorter windows, add longer sequences, or make the table with "

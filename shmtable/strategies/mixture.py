@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ class MixtureSampleStrategy(SampleStrategy):
     leaves over of one window is settled by chance, so that the shares are right on average. Where
     one finds nothing to draw, the others take its share.
 
-    ``.weights`` come from the members that have them; windows of the others weigh 1.
+    ``.weights`` come from the members that have them, by the settings of the first; windows of the
+    others weigh 1.
 
     Args:
         members: pairs of fraction and sampler, for example
@@ -175,13 +177,13 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
         fraction, sampler = member
     except (TypeError, ValueError):
         fraction, sampler = None, None
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < float("inf"):
+    if not isinstance(fraction, Real) or not 0 < float(fraction) < float("inf"):
         raise SpecError(f"member {member!r:.80} has no fraction above 0; give (fraction, sampler)")
     if not isinstance(sampler, SampleStrategy):
         raise SpecError(f"member {member!r:.80} has no sampler; give (fraction, sampler)")
     if isinstance(sampler, MixtureSampleStrategy):
         raise SpecError(f"member {member!r:.80} is a mixture itself; list its members instead")
-    return fraction, sampler
+    return float(fraction), sampler
 
 
 def _fractions(expected: Float64Array) -> Float64Array:
@@ -196,6 +198,6 @@ def _drawn(
 ) -> SamplePoints:
     """A member's share; chances only from those that make weights of them."""
     points = member.sample(count, steps, random)
-    if points.chances is None or member.weights(points) is None:
+    if points.chances is None or type(member).weights is SampleStrategy.weights:
         points.chances = np.full(len(points), np.nan)
     return points

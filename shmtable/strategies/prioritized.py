@@ -36,7 +36,7 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
     stratified and with replacement, in random order.
 
     Samples carry ``.weights``, the importance weights ``(1 / chance) ** beta`` divided by the
-    greatest of the batch, or of all windows in the table. ``table.update_priorities`` gives new
+    greatest of the batch, or of all transitions in the table. ``table.update_priorities`` gives new
     priorities. A new sequence has the highest priority seen so far (1 at first), or the one given
     to ``add_sequence``.
 
@@ -49,7 +49,7 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         per: what has a priority, a "transition" or a "sequence".
         eta: with ``per="sequence"``, of priorities given per transition the sequence's is
             ``eta * max + (1 - eta) * mean``.
-        epsilon: added to every priority, so that one of 0 is drawn now and then.
+        epsilon: added to every priority, so that one of 0 is drawn now and then (0: never).
         normalize: the weights' greatest is 1 in each "batch", or over the whole "table".
 
     Raises:
