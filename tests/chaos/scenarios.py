@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from shmtable import (
+    CoverageSampleStrategy,
+    PrioritizedSampleStrategy,
+    WithoutReplacementSampleStrategy,
+)
 from tests.chaos.content import Entry
 from tests.chaos.operations import (
     abandoned,
@@ -17,7 +22,9 @@ from tests.chaos.operations import (
     restore,
     restored,
     sample,
+    sample_by_another_alpha,
     unchanged,
+    update_priorities,
 )
 from tests.chaos.scenario import FIVE, Scenario
 
@@ -30,6 +37,9 @@ REPLACE = {"on_duplicate": "replace"}
 FEW = {"max_sequences": 5}
 WIDE = {"maxlen": 600, "width": 64}  # so wide that the rows reserved at first are soon used up
 LONG = {"maxlen": 5000}
+BY_PRIORITY = {"sampler": PrioritizedSampleStrategy(normalize="table")}
+BY_COVERAGE = {"sampler": CoverageSampleStrategy()}
+ONCE = {"sampler": WithoutReplacementSampleStrategy()}
 
 SCENARIOS = (
     adding("add", NEW),
@@ -107,6 +117,19 @@ SCENARIOS = (
         repeatable=True,
     ),
     Scenario("sample", sample, unchanged),
+    adding("add with priorities", NEW, start=FULL, options=BY_PRIORITY, within="commit_locked"),
+    Scenario(
+        "update priorities", update_priorities, unchanged, options=BY_PRIORITY, repeatable=True
+    ),
+    Scenario(
+        "sample by another alpha",
+        sample_by_another_alpha,
+        unchanged,
+        options=BY_PRIORITY,
+        repeatable=True,
+    ),
+    Scenario("sample by coverage", sample, unchanged, options=BY_COVERAGE, repeatable=True),
+    Scenario("sample once", sample, unchanged, options=ONCE, repeatable=True),
     Scenario(
         "give up",
         add_and_fail(NEW),
