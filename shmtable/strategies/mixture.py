@@ -16,6 +16,8 @@ from shmtable.strategies.base import SampleStrategy, StateSpec, Strategy, make_s
 from shmtable.strategies.trees import Float64Array
 from shmtable.types import SamplePoints
 
+_MOST = 1e9
+
 
 class MixtureSampleStrategy(SampleStrategy):
     """Has each sample drawn by several samplers, for example 80 % prioritised and 20 % newest.
@@ -177,13 +179,17 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
         fraction, sampler = member
     except (TypeError, ValueError):
         fraction, sampler = None, None
-    if not isinstance(fraction, Real) or not 0 < float(fraction) < float("inf"):
-        raise SpecError(f"member {member!r:.80} has no fraction above 0; give (fraction, sampler)")
+    number: Any = fraction
+    if not isinstance(fraction, Real) or not 0 < number <= _MOST:
+        raise SpecError(
+            f"member {member!r:.80} has no fraction above 0, up to {_MOST:g}; give "
+            "(fraction, sampler)"
+        )
     if not isinstance(sampler, SampleStrategy):
         raise SpecError(f"member {member!r:.80} has no sampler; give (fraction, sampler)")
     if isinstance(sampler, MixtureSampleStrategy):
         raise SpecError(f"member {member!r:.80} is a mixture itself; list its members instead")
-    return float(fraction), sampler
+    return float(number), sampler
 
 
 def _fractions(expected: Float64Array) -> Float64Array:

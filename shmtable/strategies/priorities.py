@@ -65,9 +65,10 @@ def within(name: str, value: Any, most: float) -> float:
     Raises:
         SpecError: it is not.
     """
-    if not isinstance(value, Real) or not 0 <= float(value) <= most:
-        raise SpecError(f"{name} is {value!r}; give a number from 0 to {most:g}")
-    return float(value)
+    number: Any = value
+    if not isinstance(value, Real) or not 0 <= number <= most:
+        raise SpecError(f"{name} is {value!r:.80}; give a number from 0 to {most:g}")
+    return float(number)
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

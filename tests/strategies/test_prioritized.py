@@ -246,7 +246,14 @@ def test_nothing_has_a_chance_without_epsilon(make_table: MakeTable) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("alpha", -0.1), ("alpha", 5), ("beta", 1.01), ("beta", float("nan")), ("beta", "1")],
+    [
+        ("alpha", -0.1),
+        ("alpha", 5),
+        ("beta", 1.01),
+        ("beta", float("nan")),
+        ("beta", "1"),
+        ("beta", 10**400),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(
     make_table: MakeTable, setting: str, value: Any
