@@ -59,7 +59,7 @@ class CoverageSampleStrategy(WeightedSampleStrategy):
         self._rebuild_tree(slots, self._weight(slots))
 
     def _weight(self, slots: Int64Array) -> Any:
-        return (self.view.times_sampled[slots] + 1.0) ** -self._alpha
+        return _uses(self.view, slots) ** -self._alpha
 
 
 class CoverageEjectionStrategy(EjectionStrategy):
@@ -134,4 +134,9 @@ class CoverageEjectionStrategy(EjectionStrategy):
         return np.append(np.array(chosen, np.int64), rest[: np.searchsorted(freed, count) + 1])
 
     def _weight(self, slots: Int64Array) -> Any:
-        return (self.view.times_sampled[slots] + 1.0) ** self._alpha
+        return _uses(self.view, slots) ** self._alpha
+
+
+def _uses(view: IndexView, slots: Int64Array) -> Any:
+    """Times sampled + 1, float64 [n]; at least 1, whatever a damaged file says."""
+    return np.maximum(view.times_sampled[slots], 0) + 1.0

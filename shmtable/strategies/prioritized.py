@@ -45,7 +45,8 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
     Args:
         alpha: how much priorities count, 0 (uniform) to 4.
         beta: how much the weights correct for it, 0 (not at all) to 1 (fully). Raise it while
-            running with ``table.sampler.beta = ...``; ``alpha`` likewise.
+            running with ``table.sampler.beta = ...``; ``alpha`` likewise, but then the next
+            sample takes O(transitions).
         per: what has a priority, a "transition" or a "sequence".
         eta: with ``per="sequence"``, of priorities given per transition the sequence's is
             ``eta * max + (1 - eta) * mean``.
