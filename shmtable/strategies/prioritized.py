@@ -218,7 +218,7 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         if self.arrays["leaf_alpha"][0] != self.alpha:
             self.rebuild()
         points = super().sample(count, sequence_length, random)
-        if self._least is not None and points.chances is not None:
+        if self._least is not None and points.chances is not None and len(points):
             # In units of the table's least: ``weights`` comes without the lock, too late to ask.
             size = self._size()
             points.chances *= self._tree.total(size) / self._least.least(size)

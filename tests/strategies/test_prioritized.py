@@ -235,8 +235,9 @@ def test_leaves_half_made_are_made_again(make_table: MakeTable, normalize: str) 
     assert wrong_with_derived(table) == []
 
 
-def test_nothing_has_a_chance_without_epsilon(make_table: MakeTable) -> None:
-    table = narrow(make_table, epsilon=0, alpha=1)
+@pytest.mark.parametrize("normalize", ["batch", "table"])
+def test_nothing_has_a_chance_without_epsilon(make_table: MakeTable, normalize: str) -> None:
+    table = narrow(make_table, epsilon=0, alpha=1, normalize=normalize)
     add(table, 0, 5, 0.0)
     with pytest.raises(NoWindowError, match="all their weights are 0"):
         table.sample(1, 2)
