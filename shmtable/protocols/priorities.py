@@ -32,7 +32,8 @@ def update_priorities(core: Core, points: Any, priorities: Any) -> int:
     values = _as_priorities(priorities)
     if not len(points):
         return 0
-    if not values.size or values.size % len(points) or (values.ndim and len(values) % len(points)):
+    flat = not values.ndim or len(values) == values.size
+    if not values.size or values.size % len(points) or not (flat or len(values) == len(points)):
         raise PriorityError(
             f"priorities have shape {values.shape} for {len(points)} windows; give one for each, "
             "or one for each transition of each, window by window"

@@ -121,6 +121,8 @@ def test_no_windows_at_all(table: ArrayMemoryTable) -> None:
         ([1e65, 0], r"at \(0,\) is 1e\+65"),
         ([1, 2, 3], r"shape \(3,\) for 2 windows"),
         ([], r"shape \(0,\) for 2 windows"),
+        (np.ones((4, 3)), r"shape \(4, 3\) for 2 windows"),
+        (np.ones((1, 2)), r"shape \(1, 2\) for 2 windows"),
         (1.0, r"shape \(\) for 2 windows"),
         ("high", "are 'high', which are no numbers"),
         ([[1], [2, 3]], "which are no numbers"),
