@@ -62,8 +62,8 @@ def test_chances_are_those_of_the_priorities(
     assert agreement(draw(table, 60_000, steps), weights) > LEAST_P
 
 
-def test_small_samples_are_as_exact_as_large_ones(make_table: MakeTable) -> None:
-    """What of a sample has to be drawn again, because no window starts there, is so by chance."""
+def test_only_what_is_used_whole_is_stratified(make_table: MakeTable) -> None:
+    """Of a draw that is cut short, strata would favour what they always meet."""
     table = narrow(make_table, alpha=1.0)
     model = Model()
     # In ten equal shares the first sequence would always be met twice, the others by chance.
@@ -71,10 +71,20 @@ def test_small_samples_are_as_exact_as_large_ones(make_table: MakeTable) -> None
     for identity in range(1, 9):
         model.add(table, identity, 2, [3.0, 5.0])
     core, random = table._core, np.random.default_rng(0)
+    tree: Any = core.sampler._tree  # type: ignore[attr-defined]
+    draw_leaves, stratified = tree.draw, []
+
+    def noted(*args: Any, **options: bool) -> Any:
+        stratified.append(options["stratified"])
+        return draw_leaves(*args, **options)
+
+    tree.draw = noted
     drawn: list[Any] = []
-    for _ in range(8000):
+    for _ in range(3000):
         points = core.sampler.sample(2, 2, random)
         drawn += zip(points.identities.tolist(), points.offsets.tolist(), strict=True)
+        assert stratified.pop(0) and not any(stratified)
+        stratified.clear()
     assert p_value(drawn, model.weights(2, alpha=1.0)) > LEAST_P
 
 
