@@ -154,7 +154,9 @@ class SampleStrategy(Strategy):
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """Choose ``count`` windows of ``sequence_length`` transitions.
 
-        Make the result with ``self.view.points(slots, offsets)``. There is a live sequence.
+        Make the result with ``self.view.points(slots, offsets)``. There is a live sequence. Not
+        all that is chosen will be handed out (see ``on_sample``), and what a crash leaves half
+        stored in here, nobody rebuilds: mark it, as the sampler without replacement does.
 
         Args:
             count: windows to choose (B), at least 1; the same one may be chosen again.
