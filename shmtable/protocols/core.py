@@ -61,7 +61,6 @@ class Core:
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
-        hands_out_once: whether the sampler may withdraw windows it has chosen.
     """
 
     def __init__(self, arena: Arena, classes: Mapping[str, type[Any]]) -> None:
@@ -125,7 +124,6 @@ class Core:
         self.receivers = [s for s in both if _overrides(s, Strategy, "receive")]
         self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
-        self.hands_out_once = _overrides(self.sampler, SampleStrategy, "taken")
         self.pace = Pace(arena.words, self.options.max_times_sampled)
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)

@@ -32,17 +32,13 @@ def update_priorities(core: Core, points: Any, priorities: Any) -> int:
     values = _as_priorities(priorities)
     if not len(points):
         return 0
-    if not values.size or values.size % len(points) or (values.ndim and len(values) % len(points)):
+    flat = not values.ndim or len(values) == values.size
+    if not values.size or values.size % len(points) or not (flat or len(values) == len(points)):
         raise PriorityError(
             f"priorities have shape {values.shape} for {len(points)} windows; give one for each, "
             "or one for each transition of each, window by window"
         )
-    values = values.reshape(len(points), -1)
-    if values.shape[1] > 1:
-        # A padded window reaches past its sequence; what was computed there belongs to nobody.
-        left = points.lengths - points.offsets
-        values = np.where(np.arange(values.shape[1]) < left[:, None], values, np.nan)
-    return core.guard.run(_update_locked, core, points, values)
+    return core.guard.run(_update_locked, core, points, values.reshape(len(points), -1))
 
 
 def _update_locked(core: Core, points: SamplePoints, values: Float64Array) -> int:
@@ -50,9 +46,15 @@ def _update_locked(core: Core, points: SamplePoints, values: Float64Array) -> in
     if slots.min() < 1 or slots.max() >= core.arena.words[f.SLOT_HIGH]:
         raise PriorityError("points name slots this table has never had; give those of its sample")
     records = core.arrays.slots.take(slots, axis=0)
-    current = records[:, f.GENERATION] == points.generations
+    # Another table's points may have the right generation, and a slot that is being written, too.
+    current = (records[:, f.GENERATION] == points.generations) & (records[:, f.STATE] == f.LIVE)
+    current &= records[:, f.IDENTITY] == points.identities
     current &= records[:, f.START] + offsets == points.starts
     current &= (offsets >= 0) & (offsets < records[:, f.LENGTH])
+    if values.shape[1] > 1:
+        # A padded window reaches past its sequence; what was computed there belongs to nobody.
+        left = records[:, f.LENGTH] - offsets
+        values = np.where(np.arange(values.shape[1]) < left[:, None], values, np.nan)
     if not current.all():
         points, values = points.at(current), values[current]
     if len(points):

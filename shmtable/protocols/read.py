@@ -193,6 +193,14 @@ def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | 
                 sequence_length=steps,
                 longest=longest,
             )
+    if longest >= steps or core.view.short:
+        # Not for want of windows: with epsilon=0 a priority of 0 means never.
+        return NoWindowError(
+            f"{type(core.sampler).__name__} draws none of the windows of {steps} transitions that "
+            f"{len(live)} sequences offer: all their weights are 0; raise some, or its epsilon",
+            sequence_length=steps,
+            longest=longest,
+        )
     return NoWindowError(
         f"sequence_length is {steps}, the longest of {len(live)} sequences has {longest} "
         "transitions; ask for shorter windows, add longer sequences, or make the table with "
@@ -231,19 +239,16 @@ def _validate_locked(
         stale = (core.arrays.slots[slots, f.VERSION] > updates).nonzero()[0]
         if len(stale):
             return stale
-    if core.hands_out_once:
-        taken = core.sampler.taken(points, steps)
-        if taken is not None:
-            return taken
     if words[f.PACE]:
         over = consume.over_locked(core, points, steps)
         if over is not None:
             return _Seen(core.guard.bell.seen_locked()) if isinstance(over, Held) else over
+    if core.listeners:
+        words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
     np.add.at(core.arrays.times_sampled, slots, 1)
     words[f.WINDOWS_SAMPLED] += len(slots)
     core.attachments.sampled()
     if core.listeners:
-        words[DIRTY] = 1
         for strategy in core.listeners:
             strategy.on_sample(points, steps)
         words[DIRTY] = 0

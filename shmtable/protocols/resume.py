@@ -77,7 +77,13 @@ class Resuming:
         """After publishing: tell those strategies that want to know."""
         for strategy in self._roles.values():
             if type(strategy).post_import is not Strategy.post_import:
-                self._core.guard.run(strategy.post_import)
+                self._core.guard.run(self._post_import_locked, strategy)
+
+    def _post_import_locked(self, strategy: Strategy) -> None:
+        words = self._core.arena.words
+        words[DIRTY] = 1  # cut off, it is followed by ``rebuild``
+        strategy.post_import()
+        words[DIRTY] = 0
 
     def _load_state(self, strategy: Strategy, state: Any) -> None:
         try:

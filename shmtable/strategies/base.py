@@ -162,7 +162,9 @@ class SampleStrategy(Strategy):
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """Choose ``count`` windows of ``sequence_length`` transitions.
 
-        Make the result with ``self.view.points(slots, offsets)``. There is a live sequence.
+        Make the result with ``self.view.points(slots, offsets)``. There is a live sequence. Not
+        all that is chosen will be handed out (see ``on_sample``), and what a crash leaves half
+        stored in here, nobody rebuilds: mark it, as the sampler without replacement does.
 
         Args:
             count: windows to choose (B), at least 1; the same one may be chosen again.
@@ -171,14 +173,6 @@ class SampleStrategy(Strategy):
         Returns:
             exactly ``count`` points, or none at all when no sequence offers a window.
         """
-
-    def taken(self, points: SamplePoints, sequence_length: int) -> Int64Array | None:
-        """Which of these windows may not be handed out any more (int64 places); None for none.
-
-        Asked when their data has been copied, for a sampler that hands a window out only so
-        often: another process may have been quicker. They are drawn anew.
-        """
-        return None
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """Importance weights, float32 [B]; None from a sampler without. Needs no lock."""

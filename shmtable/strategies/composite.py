@@ -35,11 +35,6 @@ class CompositeSampleStrategy(SampleStrategy):
                 raise SpecError(
                     f"member {type(member).__name__} is made of samplers itself; use its members"
                 )
-            if type(member).taken is not SampleStrategy.taken:
-                raise SpecError(
-                    f"member {type(member).__name__} hands each window out once, which could not "
-                    "be said of the whole; use another one"
-                )
         self.members = members
         self.takes_priorities = any(member.takes_priorities for member in members)
 
@@ -117,8 +112,24 @@ class CompositeSampleStrategy(SampleStrategy):
     def load_state(self, state: dict[str, Any]) -> None:
         """See ``Strategy``."""
         for number, member in enumerate(self.members):
-            if state[str(number)] is not None:
-                member.load_state(state[str(number)])
+            own = state.get(str(number))  # a file's may have had other members
+            if own is not None:
+                member.load_state(own)
+
+    def begin_simple_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.begin_simple_import()
+
+    def end_simple_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.end_simple_import()
+
+    def post_import(self) -> None:
+        """See ``Strategy``."""
+        for member in self.members:
+            member.post_import()
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """See ``SampleStrategy``."""

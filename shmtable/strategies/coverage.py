@@ -59,7 +59,7 @@ class CoverageSampleStrategy(WeightedSampleStrategy):
         self._rebuild_tree(slots, self._weight(slots))
 
     def _weight(self, slots: Int64Array) -> Any:
-        return (self.view.times_sampled[slots] + 1.0) ** -self._alpha
+        return _uses(self.view, slots) ** -self._alpha
 
 
 class CoverageEjectionStrategy(EjectionStrategy):
@@ -112,10 +112,12 @@ class CoverageEjectionStrategy(EjectionStrategy):
         view = self.view
         chosen: dict[int, None] = {}
         freed = 0
+        before = -1
         while freed < count:
-            if len(chosen) > view.live_count // 2:
+            if len(chosen) == before or len(chosen) > view.live_count // 2:
                 # Most draws would hit what is chosen already: the rest by the same rule, at once.
                 return self._and_more(list(chosen), count - freed, random)
+            before = len(chosen)
             slots, weights, _ = self._tree.draw(_AT_ONCE, view.slot_high, random)
             for slot, weight in zip(slots.tolist(), weights.tolist(), strict=True):
                 if weight > 0 and slot not in chosen and freed < count:
@@ -132,4 +134,9 @@ class CoverageEjectionStrategy(EjectionStrategy):
         return np.append(np.array(chosen, np.int64), rest[: np.searchsorted(freed, count) + 1])
 
     def _weight(self, slots: Int64Array) -> Any:
-        return (self.view.times_sampled[slots] + 1.0) ** self._alpha
+        return _uses(self.view, slots) ** self._alpha
+
+
+def _uses(view: IndexView, slots: Int64Array) -> Any:
+    """Times sampled + 1, float64 [n]; at least 1, whatever a damaged file says."""
+    return np.maximum(view.times_sampled[slots], 0) + 1.0

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shmtable.index import IndexView
 from shmtable.strategies.base import EjectionStrategy, StateSpec
-from shmtable.strategies.priorities import MOST_PRIORITY, mixed, within
+from shmtable.strategies.priorities import MOST_PRIORITY, believed, mixed, within
 from shmtable.strategies.trees import Float64Array, MinTree, tree_states
 from shmtable.types import Int64Array, SamplePoints
 
@@ -81,10 +81,8 @@ class LowestPriorityEjectionStrategy(EjectionStrategy):
     def rebuild(self) -> None:
         """See ``Strategy``."""
         slots = self.view.live_slots()
-        # From a disk that did not get everything, or a file, anything may come.
-        sound = (self._priority[slots] >= 0) & (self._priority[slots] <= MOST_PRIORITY)
-        self._priority[slots[~sound]] = self._highest[0]
-        self._tree.reset(self.view.slot_high, slots, self._priority[slots] + _ABOVE_ZERO)
+        priorities = believed(self._priority, slots, float(self._highest[0]))
+        self._tree.reset(self.view.slot_high, slots, priorities + _ABOVE_ZERO)
 
     def update_priorities(self, points: SamplePoints, priorities: Float64Array) -> None:
         """See ``Strategy``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from shmtable.strategies.composite import CompositeSampleStrategy
 from shmtable.strategies.trees import Float64Array
 from shmtable.types import SamplePoints
 
+_MOST = 1e9
+
 
 class MixtureSampleStrategy(CompositeSampleStrategy):
     """Has each sample drawn by several samplers, for example 80 % prioritised and 20 % newest.
@@ -21,7 +24,8 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
     leaves over of one window is settled by chance, so that the shares are right on average. Where
     one finds nothing to draw, the others take its share.
 
-    ``.weights`` come from the members that have them; windows of the others weigh 1.
+    ``.weights`` come from the members that have them, by the settings of the first; windows of the
+    others weigh 1.
 
     Args:
         members: pairs of fraction and sampler, for example
@@ -69,11 +73,11 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
         parts: list[SamplePoints] = []
         for member, number in zip(self.members, wanted.tolist(), strict=True):
             if number:
-                parts.append(member.sample(number, sequence_length, random))
+                parts.append(_drawn(member, number, sequence_length, random))
         for member in self.members:
             missing = count - sum(map(len, parts))
             if missing:
-                parts.append(member.sample(missing, sequence_length, random))
+                parts.append(_drawn(member, missing, sequence_length, random))
         return SamplePoints.joined(parts)
 
 
@@ -82,9 +86,13 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
         fraction, sampler = member
     except (TypeError, ValueError):
         fraction, sampler = None, None
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < float("inf"):
-        raise SpecError(f"member {member!r:.80} has no fraction above 0; give (fraction, sampler)")
-    return fraction, sampler
+    number: Any = fraction
+    if not isinstance(fraction, Real) or not 0 < number <= _MOST:
+        raise SpecError(
+            f"member {member!r:.80} has no fraction above 0, up to {_MOST:g}; give "
+            "(fraction, sampler)"
+        )
+    return float(number), sampler
 
 
 def _fractions(expected: Float64Array) -> Float64Array:
@@ -92,3 +100,13 @@ def _fractions(expected: Float64Array) -> Float64Array:
     left: Float64Array = expected - np.floor(expected)
     total = left.sum()
     return left / total if total > 0 else np.full(len(left), 1 / len(left))
+
+
+def _drawn(
+    member: SampleStrategy, count: int, steps: int, random: np.random.Generator
+) -> SamplePoints:
+    """A member's share; chances only from those that make weights of them."""
+    points = member.sample(count, steps, random)
+    if points.chances is None or type(member).weights is SampleStrategy.weights:
+        points.chances = np.full(len(points), np.nan)
+    return points

@@ -22,8 +22,9 @@ class WithoutReplacementSampleStrategy(WeightedSampleStrategy):
 
     All processes share the pass: no window goes out twice in it. When fewer are left than a sample
     asks for, those are skipped and the next pass begins; sequences added meanwhile are part of the
-    present pass. Windows are told apart by where they start. A sample of more windows than the
-    table offers has to repeat some.
+    present pass. Windows are told apart by where they start, and count as handed out from the draw
+    on, even if the call is then cut off. A sample of more windows than the table offers has to
+    repeat some.
 
     O(count * log(transitions)); O(transitions) once a pass, and near its end.
     """
@@ -71,35 +72,28 @@ class WithoutReplacementSampleStrategy(WeightedSampleStrategy):
         self._rebuild_tree(rows, self._done[rows] != number)
         self.arrays["leaf_pass"][0] = number
 
-    def on_sample(self, points: SamplePoints, sequence_length: int) -> None:
-        """See ``Strategy``."""
-        self._done[points.starts] = self._pass[0]
-        self._tree.put(points.starts, 0.0)
-
-    def taken(self, points: SamplePoints, sequence_length: int) -> Int64Array | None:
-        """See ``SampleStrategy``."""
-        gone = self._done[points.starts] == self._pass[0]
-        firsts = _firsts(points)
-        if len(firsts) < len(points):
-            # A window drawn anew may be in the batch already. Where there are too few, it stays.
-            counts = self.view.window_counts(self.view.live_slots(), sequence_length)
-            if counts.sum() >= len(points):
-                again = np.ones(len(points), np.bool_)
-                again[firsts] = False
-                gone |= again
-        places: Int64Array = gone.nonzero()[0]
-        return places if len(places) else None
-
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class."""
         found = self._due(count, sequence_length, random)
-        if len(found) < count:
+        if len(found) < count and self._offers(sequence_length):
             # One store ends the pass; the leaves are made to follow.
             self._pass[0] += 1
             found = self._due(count, sequence_length, random)
+        self._take(found.starts)
         if 0 < len(found) < count:
             found = found.at(np.arange(count) % len(found))
         return found
+
+    def _offers(self, steps: int) -> bool:
+        """Whether there is any window at all: a request that cannot be met ends no pass."""
+        return bool(self.view.window_counts(self.view.live_slots(), steps).any())
+
+    def _take(self, rows: Int64Array) -> None:
+        """The windows that start in these rows are not due any more."""
+        self.arrays["leaf_pass"][0] = -1
+        self._done[rows] = self._pass[0]
+        self._tree.put(rows, 0.0)
+        self.arrays["leaf_pass"][0] = self._pass[0]
 
     def _due(self, count: int, steps: int, random: np.random.Generator) -> SamplePoints:
         """``count`` different windows that are due in this pass; all there are if fewer."""

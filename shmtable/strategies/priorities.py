@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from shmtable.errors import SpecError
 from shmtable.strategies.trees import Float64Array
-from shmtable.types import SamplePoints
+from shmtable.types import Int64Array, SamplePoints
 
 # Far above any error or return, and far below what could overflow in a sum of powers.
 MOST_PRIORITY = 1e64
@@ -30,6 +31,15 @@ def mixed(priorities: Float64Array, eta: float) -> Float64Array:
     mean: Float64Array = np.nanmean(priorities, axis=1)
     both: Float64Array = eta * highest + (1 - eta) * mean
     return both
+
+
+def believed(priorities: Float64Array, places: Int64Array, instead: float) -> Float64Array:
+    """The priorities in these places; what a damaged file has brought is replaced in the array."""
+    found = priorities[places]
+    wrong = ~((found >= 0) & (found <= MOST_PRIORITY))  # NaN too
+    if wrong.any():
+        found[wrong] = priorities[places[wrong]] = instead
+    return found
 
 
 def importance_weights(points: SamplePoints, beta: float, least: float) -> Tensor | None:
@@ -55,9 +65,10 @@ def within(name: str, value: Any, most: float) -> float:
     Raises:
         SpecError: it is not.
     """
-    if not isinstance(value, (int, float)) or not 0 <= value <= most:
-        raise SpecError(f"{name} is {value!r}; give a number from 0 to {most:g}")
-    return float(value)
+    number: Any = value
+    if not isinstance(value, Real) or not 0 <= number <= most:
+        raise SpecError(f"{name} is {value!r:.80}; give a number from 0 to {most:g}")
+    return float(number)
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

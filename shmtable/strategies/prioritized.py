@@ -12,6 +12,7 @@ from shmtable.errors import SpecError
 from shmtable.strategies.base import StateSpec
 from shmtable.strategies.priorities import (
     MOST_PRIORITY,
+    believed,
     importance_weights,
     mixed,
     one_of,
@@ -35,7 +36,7 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
     stratified and with replacement, in random order.
 
     Samples carry ``.weights``, the importance weights ``(1 / chance) ** beta`` divided by the
-    greatest of the batch, or of all windows in the table. ``table.update_priorities`` gives new
+    greatest of the batch, or of all transitions in the table. ``table.update_priorities`` gives new
     priorities. A new sequence has the highest priority seen so far (1 at first), or the one given
     to ``add_sequence``.
 
@@ -44,11 +45,12 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
     Args:
         alpha: how much priorities count, 0 (uniform) to 4.
         beta: how much the weights correct for it, 0 (not at all) to 1 (fully). Raise it while
-            running with ``table.sampler.beta = ...``; ``alpha`` likewise.
+            running with ``table.sampler.beta = ...``; ``alpha`` likewise, but then the next
+            sample takes O(transitions).
         per: what has a priority, a "transition" or a "sequence".
         eta: with ``per="sequence"``, of priorities given per transition the sequence's is
             ``eta * max + (1 - eta) * mean``.
-        epsilon: added to every priority, so that one of 0 is drawn now and then.
+        epsilon: added to every priority, so that one of 0 is drawn now and then (0: never).
         normalize: the weights' greatest is 1 in each "batch", or over the whole "table".
 
     Raises:
@@ -184,11 +186,7 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         alpha = self.alpha
         self.arrays["leaf_alpha"][0] = math.nan
         places = self.view.live_slots() if self._per_slot else self.view.live_rows()
-        # From a disk that did not get everything, or a file, anything may come.
-        priorities = self._priority[places]
-        sound = (priorities >= 0) & (priorities <= MOST_PRIORITY)
-        if not sound.all():
-            self._priority[places[~sound]] = priorities[~sound] = self.highest
+        priorities = believed(self._priority, places, self.highest)
         size = self._rebuild_tree(places, self._leaf(priorities, alpha))
         if self._least is not None:
             self._least.rebuild(size)
@@ -219,14 +217,16 @@ class PrioritizedSampleStrategy(WeightedSampleStrategy):
         """See the class."""
         if self.arrays["leaf_alpha"][0] != self.alpha:
             self.rebuild()
-        return super().sample(count, sequence_length, random)
+        points = super().sample(count, sequence_length, random)
+        if self._least is not None and points.chances is not None and len(points):
+            # In units of the table's least: ``weights`` comes without the lock, too late to ask.
+            size = self._size()
+            points.chances *= self._tree.total(size) / self._least.least(size)
+        return points
 
     def weights(self, points: SamplePoints) -> Tensor | None:
         """See ``SampleStrategy``."""
-        least = math.inf
-        if self._least is not None:
-            size = self._size()
-            least = self._least.least(size) / self._tree.total(size)
+        least = math.inf if self._least is None else 1.0
         return importance_weights(points, self.beta, least)
 
     # -- small parts -----------------------------------------------------------------------------

@@ -90,14 +90,16 @@ class SumTree(_Tree):
         return blocks @ _ONES
 
     def draw(
-        self, count: int, size: int, random: np.random.Generator
+        self, count: int, size: int, random: np.random.Generator, *, stratified: bool = False
     ) -> tuple[Int64Array, Float64Array, float]:
-        """Draw leaves, with replacement, stratified: one from each of ``count`` equal shares.
+        """Draw leaves, with replacement.
 
         Args:
             count: leaves to draw, at least 1.
             size: no leaf at or above is in use.
             random: the generator.
+            stratified: one from each of ``count`` equal shares of the sum. Chances are only right
+                if all of them are used; otherwise each leaf is drawn by itself.
 
         Returns:
             The leaves (int64 [count], in random order), their values (float64 [count]), and the
@@ -107,9 +109,11 @@ class SumTree(_Tree):
         ends = self._levels[depth][:nodes].cumsum()
         total = float(ends[-1])
         aims = random.random(count)
-        aims += np.arange(count)
-        random.shuffle(aims)
-        aims *= total / count
+        if stratified:
+            aims += np.arange(count)
+            random.shuffle(aims)
+            aims /= count
+        aims *= total
         places: Int64Array = ends.searchsorted(aims, side="right")
         np.minimum(places, nodes - 1, out=places)
         if depth == 0:

@@ -47,10 +47,11 @@ class WeightedSampleStrategy(SampleStrategy):
 
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count * log(items)), and O(sequences) where few windows fit."""
-        parts: list[SamplePoints] = []
-        missing, share = count, 1.0
+        parts = [self._draw(count, sequence_length, random, stratified=True)]
+        missing = count - len(parts[0])
+        share = len(parts[0]) / count
         while missing > 0 and share > _FEW:
-            tries = missing if share == 1 else int(missing / share * 1.06) + 8
+            tries = int(missing / share * 1.06) + 8
             parts.append(self._draw(tries, sequence_length, random))
             kept = len(parts[-1])
             missing, share = missing - kept, kept / tries
@@ -59,10 +60,12 @@ class WeightedSampleStrategy(SampleStrategy):
         found = parts[0] if len(parts) == 1 else SamplePoints.joined(parts)
         return found if len(found) <= count else found.at(slice(count))
 
-    def _draw(self, count: int, steps: int, random: np.random.Generator) -> SamplePoints:
+    def _draw(
+        self, count: int, steps: int, random: np.random.Generator, *, stratified: bool = False
+    ) -> SamplePoints:
         """Up to ``count`` windows: those draws that a whole window follows."""
         view = self.view
-        places, weights, total = self._tree.draw(count, self._size(), random)
+        places, weights, total = self._tree.draw(count, self._size(), random, stratified=stratified)
         slots = places if self._per_slot else view.row_slot.take(places).astype(np.int64)
         records = view.slots.take(slots, 0)
         room = records[:, f.LENGTH] - steps  # the last window's offset

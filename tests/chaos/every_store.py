@@ -16,6 +16,7 @@ from tests.chaos.stores import Shadow, Stores
 from tests.chaos.watch import watch
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew
+from tests.strategies.derived import wrong_with_derived
 
 # Enough to eject whatever else there is, so that every place is used again.
 FRESH = tuple(
@@ -137,6 +138,7 @@ class Trial:
         """
         table = self._table
         assert table.check() == []
+        assert wrong_with_derived(table) == []
         now = self._look()
         # What was committed is there, what was not never was. Recovery decides nothing.
         expected = self._stages[self._stage_after[number - 1]]
@@ -168,6 +170,7 @@ class Trial:
         table.remove(FRESH[-1].identity)
         assert look(table) == now.without(FRESH[-1].identity)
         assert table.check() == []
+        assert wrong_with_derived(table) == []
 
     def _add(self, now: Content, entry: Entry) -> Content:
         add(self._table, entry)

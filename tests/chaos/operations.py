@@ -109,6 +109,19 @@ def add_and_fail(*entries: Entry) -> Operation:
     return operate
 
 
+def update_priorities(table: ArrayMemoryTable) -> None:
+    """Of windows of three, one of them twice."""
+    view = table._core.view
+    slots = view.live_slots()[[0, 3, 1, 3]]
+    points = view.points(slots, np.array([2, 7, 0, 7]))
+    assert table.update_priorities(points, np.arange(12).reshape(4, 3) / 2) == 4
+
+
+def sample_by_another_alpha(table: ArrayMemoryTable) -> None:
+    table.sampler.alpha = 1.5  # type: ignore[attr-defined]
+    table.sample(3, 2)
+
+
 def sample(table: ArrayMemoryTable) -> None:
     table.sample(6, 2)
 

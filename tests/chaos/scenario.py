@@ -80,6 +80,11 @@ def clears(label: str) -> bool:
     return f": words[{f.LIVE_FROM}] = " in label
 
 
+def gives_priority(label: str) -> bool:
+    """Whether it is in the middle of giving windows their priorities."""
+    return ": priority[" in label and label.endswith(", first half")
+
+
 def stages_after(labels: list[str]) -> list[int]:
     """For each of a call's stores, how many stages further it has taken the call."""
     found = [0]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from shmtable import FifoSampleStrategy, SampleToInsertRatio
+from shmtable import (
+    CoverageSampleStrategy,
+    FifoSampleStrategy,
+    PrioritizedSampleStrategy,
+    SampleToInsertRatio,
+    WithoutReplacementSampleStrategy,
+)
 from tests.chaos.content import Entry
 from tests.chaos.operations import (
     abandoned,
@@ -18,9 +24,11 @@ from tests.chaos.operations import (
     restore,
     restored,
     sample,
+    sample_by_another_alpha,
     sample_often,
     sample_until_used_up,
     unchanged,
+    update_priorities,
     used_up,
     write_back,
 )
@@ -36,6 +44,9 @@ FEW = {"max_sequences": 5}
 WIDE = {"maxlen": 600, "width": 64}  # so wide that the rows reserved at first are soon used up
 PACED = {"limiter": SampleToInsertRatio(1.0, 1, 10_000, per="sequence")}
 LONG = {"maxlen": 5000}
+BY_PRIORITY = {"sampler": PrioritizedSampleStrategy(normalize="table")}
+BY_COVERAGE = {"sampler": CoverageSampleStrategy()}
+ONCE = {"sampler": WithoutReplacementSampleStrategy()}
 
 SCENARIOS = (
     adding("add", NEW),
@@ -113,6 +124,19 @@ SCENARIOS = (
         repeatable=True,
     ),
     Scenario("sample", sample, unchanged),
+    adding("add with priorities", NEW, start=FULL, options=BY_PRIORITY, within="commit_locked"),
+    Scenario(
+        "update priorities", update_priorities, unchanged, options=BY_PRIORITY, repeatable=True
+    ),
+    Scenario(
+        "sample by another alpha",
+        sample_by_another_alpha,
+        unchanged,
+        options=BY_PRIORITY,
+        repeatable=True,
+    ),
+    Scenario("sample by coverage", sample, unchanged, options=BY_COVERAGE, repeatable=True),
+    Scenario("sample once", sample, unchanged, options=ONCE, repeatable=True),
     Scenario(
         "sample what is used up",
         sample_until_used_up,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.every_store import Trial
-from tests.chaos.scenario import Scenario, clears, makes_live
+from tests.chaos.scenario import Scenario, clears, gives_priority, makes_live
 from tests.chaos.scenarios import SCENARIOS
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
@@ -28,7 +28,12 @@ def test_death_after_every_store(scenario: Scenario, lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "store", "lock"),
-    [("replace", makes_live, "robust"), ("clear", clears, "portable")],
+    [
+        ("replace", makes_live, "robust"),
+        ("clear", clears, "portable"),
+        ("update priorities", gives_priority, "robust"),
+        ("add with priorities", makes_live, "robust"),
+    ],
 )
 def test_death_after_every_store_of_the_recovery(
     name: str, store: Callable[[str], bool], lock: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from shmtable import (
     SampleStrategy,
     UniformEjectionStrategy,
     UniformSampleStrategy,
+    WithoutReplacementSampleStrategy,
 )
 from shmtable.index import fields as f
 from shmtable.shm.header import DIRTY
 from shmtable.strategies import STRATEGIES, CompositeSampleStrategy, Strategy
+from tests.strategies.derived import wrong_with_derived
 from tests.tables import small_sequence, torn_windows
 
 MakeTable = Callable[..., ArrayMemoryTable]
@@ -196,8 +199,54 @@ def test_the_same_generator_gives_the_same_windows(
     first, second = (
         core.guard.run(core.sampler.sample, 50, 3, np.random.default_rng(9)) for _ in range(2)
     )
+    if isinstance(sampler, WithoutReplacementSampleStrategy):
+        assert not set(first.starts.tolist()) & set(second.starts.tolist())
+        return
     assert np.array_equal(first.slots, second.slots)
     assert np.array_equal(first.offsets, second.offsets)
+
+
+def used(table: ArrayMemoryTable, seed: int) -> None:
+    """Samples of several lengths and, where there are any, new priorities; more than once."""
+    random = np.random.default_rng(seed)
+    for count, steps in [(1, 1), (30, 1), (20, 4), (60, 2)]:
+        points = table.sample(count, steps).points
+        assert points is not None
+        if table._core.prioritized:
+            if len(table.identities()) > 5:
+                table.remove(int(table.identities()[0]))
+            table.update_priorities(points, random.exponential(size=(count, steps)))
+            table.update_priorities(points, random.exponential(size=count))
+
+
+@pytest.mark.parametrize("strategy", EVERY, ids=called)
+@histories
+def test_what_is_derived_is_what_rebuild_makes(
+    make_table: MakeTable,
+    strategy: Strategy,
+    history: Callable[[ArrayMemoryTable], None],
+    tmp_path: Path,
+) -> None:
+    role = "sampler" if isinstance(strategy, SampleStrategy) else "ejector"
+    table = prepared(make_table, history, **{role: strategy}, pad="edge")
+    assert wrong_with_derived(table) == []
+    used(table, 1)
+    assert wrong_with_derived(table) == []
+    table.store(tmp_path / "t")
+    add(table, range(500, 540), 5)  # ejects
+    used(table, 2)
+    for identity in table.identities()[::2].tolist():
+        table.remove(identity)
+    assert wrong_with_derived(table) == []
+    table.resize(5000)
+    add(table, range(600, 650), 6)
+    assert wrong_with_derived(table) == []
+    table.restore(tmp_path / "t")
+    assert wrong_with_derived(table) == []
+    used(table, 3)
+    assert wrong_with_derived(table) == []
+    table.clear()
+    assert wrong_with_derived(table) == []
 
 
 @ejectors

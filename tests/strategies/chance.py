@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -13,15 +14,22 @@ from shmtable import ArrayMemoryTable
 LEAST_P = 1e-7
 
 
-def p_value(drawn: Iterable[object], choices: Iterable[object]) -> float:
-    """How likely draws at least as uneven as these are, if all ``choices`` are equally likely."""
+def p_value(drawn: Iterable[object], choices: Iterable[object] | Mapping[Any, float]) -> float:
+    """How likely draws at least as far from expected as these are.
+
+    Args:
+        drawn: what was drawn.
+        choices: what can be: each equally likely, or in proportion to its weight.
+    """
     counts = Counter(drawn)
-    every = set(choices)
-    assert set(counts) <= every, f"drawn, but not on offer: {set(counts) - every}"
-    expected = sum(counts.values()) / len(every)
-    assert expected >= 20, "too few draws to tell"
-    statistic = sum((counts[choice] - expected) ** 2 / expected for choice in every)
-    half = torch.tensor([(len(every) - 1) / 2, statistic / 2], dtype=torch.float64)
+    weights = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, 1.0)
+    assert set(counts) <= set(weights), f"drawn, but not on offer: {set(counts) - set(weights)}"
+    factor = sum(counts.values()) / sum(weights.values())
+    expected = {choice: weight * factor for choice, weight in weights.items() if weight}
+    assert min(expected.values()) >= 20, "too few draws to tell"
+    assert set(counts) <= set(expected), "drawn, with a weight of 0"
+    statistic = sum((counts[choice] - e) ** 2 / e for choice, e in expected.items())
+    half = torch.tensor([(len(expected) - 1) / 2, statistic / 2], dtype=torch.float64)
     return float(torch.special.gammaincc(half[0], half[1]))
 
 

@@ -15,7 +15,6 @@ from shmtable import (
     PrioritizedSampleStrategy,
     SpecError,
     UniformSampleStrategy,
-    WithoutReplacementSampleStrategy,
 )
 from tests.tables import small_sequence, torn_windows
 
@@ -65,7 +64,6 @@ def test_weights_of_what_was_moved_are_1(make_table: MakeTable) -> None:
         (UniformSampleStrategy(), float("nan"), "probability is nan"),
         ("uniform", 0.5, "member 'uniform' is no sampler"),
         (MixtureSampleStrategy([(1, UniformSampleStrategy())]), 0.5, "is made of samplers itself"),
-        (WithoutReplacementSampleStrategy(), 0.5, "hands each window out once"),
     ],
 )
 def test_what_cannot_be_is_refused(member: Any, probability: float, said: str) -> None:
