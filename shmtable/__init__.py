@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from shmtable._version import __version__
 from shmtable.adaptors import (
     Adaptor,
@@ -10,6 +12,7 @@ from shmtable.adaptors import (
     KeyScaleAdaptor,
     TerminalAdaptor,
 )
+from shmtable.builder import DictMemoryTable, DictObsMemoryTable, DictObsNStepMemoryTable
 from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
 from shmtable.errors import (
@@ -18,6 +21,7 @@ from shmtable.errors import (
     ArenaInUseError,
     ArenaNotFoundError,
     ArenaPermissionError,
+    ArenaUncleanError,
     ArenaVersionError,
     CapacityError,
     ClosedError,
@@ -33,6 +37,7 @@ from shmtable.errors import (
     MissingExtraError,
     NoWindowError,
     PriorityError,
+    RateLimitedError,
     SampleError,
     SequenceError,
     SharedMemoryError,
@@ -44,11 +49,27 @@ from shmtable.errors import (
     UnknownIdentityError,
     WaitTimeoutError,
 )
-from shmtable.mappers import Mapper, NextElementMapper, NextNElementWrapper, SyntheticDones
+from shmtable.joint import JointSample, JointTable
+from shmtable.limiters import Limiter, MinSize, Queue, SampleToInsertRatio, Stack
+from shmtable.mappers import (
+    AgeMapper,
+    BurnIn,
+    FrameStack,
+    Mapper,
+    NextElementMapper,
+    NextNElementWrapper,
+    NStepDiscount,
+    NStepElementMapper,
+    NStepReturn,
+    PositionMapper,
+    PreviousElementMapper,
+    SyntheticDones,
+)
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
     EjectionStrategy,
+    EndAlignedSampleStrategy,
     FifoEjectionStrategy,
     FifoSampleStrategy,
     LifoEjectionStrategy,
@@ -68,23 +89,30 @@ from shmtable.types import Finding, SamplePoints, SampleResult, Stats
 
 __all__ = [
     "Adaptor",
+    "AgeMapper",
     "ArenaDamagedError",
     "ArenaError",
     "ArenaInUseError",
     "ArenaNotFoundError",
     "ArenaPermissionError",
+    "ArenaUncleanError",
     "ArenaVersionError",
     "ArrayMemoryTable",
+    "BurnIn",
     "CapacityError",
     "CheckpointEvery",
     "ClosedError",
     "Column",
     "CoverageEjectionStrategy",
     "CoverageSampleStrategy",
+    "DictMemoryTable",
     "DictObsAdaptor",
+    "DictObsMemoryTable",
+    "DictObsNStepMemoryTable",
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
+    "EndAlignedSampleStrategy",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
     "FileDamagedError",
@@ -93,31 +121,45 @@ __all__ = [
     "FileUnsafeError",
     "FileVersionError",
     "Finding",
+    "FrameStack",
+    "JointSample",
+    "JointTable",
     "KeyCastAdaptor",
     "KeyScaleAdaptor",
     "LifoEjectionStrategy",
     "LifoSampleStrategy",
+    "Limiter",
     "LockReentryError",
     "LockTimeoutError",
     "LowestPriorityEjectionStrategy",
     "Mapper",
     "MemoryTable",
+    "MinSize",
     "MissingExtraError",
     "MixtureSampleStrategy",
+    "NStepDiscount",
+    "NStepElementMapper",
+    "NStepReturn",
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
+    "PositionMapper",
+    "PreviousElementMapper",
     "PrioritizedSampleStrategy",
     "PriorityError",
+    "Queue",
+    "RateLimitedError",
     "SampleError",
     "SamplePoints",
     "SampleResult",
     "SampleStrategy",
+    "SampleToInsertRatio",
     "SequenceError",
     "SharedMemoryError",
     "ShmTableError",
     "SlotLostError",
     "SpecError",
+    "Stack",
     "StateSpec",
     "Stats",
     "StrategyError",
@@ -135,3 +177,11 @@ __all__ = [
     "WithoutReplacementSampleStrategy",
     "__version__",
 ]
+
+# What keeps Ctrl-C from orphaning a lock, and a thread from seeing another one's half-made section,
+# counts on one thread running at a time. Without that, nothing has been shown.
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError(
+        "shmtable does not support Python without its global interpreter lock yet; start Python "
+        "with PYTHON_GIL=1, or use a build that has the lock"
+    )

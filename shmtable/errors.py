@@ -20,7 +20,8 @@ attributes, and survives pickling, because it crosses processes::
     |   |-- ArenaInUseError(FileExistsError)
     |   |-- ArenaPermissionError(PermissionError)
     |   |-- ArenaVersionError                 written by a newer or older shmtable
-    |   `-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |   |-- ArenaDamagedError                 not a table, or cut short, or inconsistent
+    |   `-- ArenaUncleanError                 on disk, in use when the machine stopped
     |-- TableFileError(ValueError)            a file that is not restored, or cannot be written
     |   |-- FileMissingError(FileNotFoundError)
     |   |-- FileDamagedError                  cut short, changed, or contradicting itself
@@ -29,6 +30,7 @@ attributes, and survives pickling, because it crosses processes::
     |   `-- FileMismatchError                 sound, but of another table's columns
     |-- LockTimeoutError(TimeoutError)        another process holds the table's lock
     |-- WaitTimeoutError(TimeoutError)        no data or no room came in time
+    |   `-- RateLimitedError                  the limiter did not let the call go on
     |-- LockReentryError(RuntimeError)        the table was called from inside its own section
     |-- StrategyError(RuntimeError)           a sampler or ejector chose what it must not
     |-- SlotLostError(RuntimeError)           an open reservation was taken away
@@ -127,6 +129,10 @@ class ArenaDamagedError(ArenaError):
     """The file is not a table, is cut short, or contradicts itself."""
 
 
+class ArenaUncleanError(ArenaError):
+    """The file was in use when the machine stopped; see ``attach(recover=True)``."""
+
+
 class TableFileError(ShmTableError, ValueError):
     """A table's file that is not restored, or that cannot be written as asked for."""
 
@@ -157,6 +163,10 @@ class LockTimeoutError(ShmTableError, TimeoutError):
 
 class WaitTimeoutError(ShmTableError, TimeoutError):
     """What the call waited for (data, room) did not come in the time allowed."""
+
+
+class RateLimitedError(WaitTimeoutError):
+    """The table's limiter does not admit the call now, or has not in the time allowed."""
 
 
 class LockReentryError(ShmTableError, RuntimeError):

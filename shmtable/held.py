@@ -11,7 +11,7 @@ import torch
 from shmtable.adaptors import Adaptor
 from shmtable.errors import ClosedError
 from shmtable.formats import Progress, TableSerializationVersion
-from shmtable.protocols import Core, lookup, restore, store
+from shmtable.protocols import Core, disk, lookup, restore, store
 from shmtable.protocols.arguments import as_adaptors, as_device
 from shmtable.shm.arena import Arena
 from shmtable.types import Finding, Stats
@@ -33,6 +33,7 @@ class HeldTable:
         name: str,
         *,
         directory: str | None = None,
+        recover: bool = False,
         adaptors: Adaptor | Sequence[Adaptor] | None = None,
         device: torch.device | str | None = None,
         classes: Iterable[type[Any]] = (),
@@ -42,6 +43,8 @@ class HeldTable:
         Args:
             name: as given at creation.
             directory: as given at creation.
+            recover: take also a table on disk that was in use when the machine stopped; what
+                there is of it is kept, and a warning says how much.
             adaptors: for samples drawn through this object.
             device: where they are delivered; the CPU if None.
             classes: of strategies and mappers of your own that the table uses: its file names
@@ -53,11 +56,12 @@ class HeldTable:
             ArenaPermissionError: it belongs to somebody else.
             ArenaVersionError: made by an incompatible version.
             ArenaDamagedError: the file is no sound table.
+            ArenaUncleanError: in use when the machine stopped; see ``recover``.
         """
         table = cls.__new__(cls)
         table._deliver(adaptors, device or "cpu")
         by_name = {given.__name__: given for given in classes}
-        table._open = Core.open(Arena.attach(name, directory=directory), by_name)
+        table._open = disk.attach(name, directory, recover, by_name)
         return table
 
     def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
@@ -125,6 +129,17 @@ class HeldTable:
         name = f"{os.fspath(path)}.zip"
         restore(self._core, name, override_version, strict=strict, progress=progress)
         return True
+
+    def flush(self) -> None:
+        """Bring a table in a ``directory`` to the disk; returns when it is there.
+
+        The last process to close it does so too. Should the machine stop before, what was added
+        since is in doubt (see ``attach``). Does nothing for a table in memory.
+
+        Raises:
+            ArenaError: the disk refuses.
+        """
+        disk.flush(self._core)
 
     # -- watching --------------------------------------------------------------------------
 

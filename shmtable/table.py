@@ -12,25 +12,20 @@ from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
 from shmtable.errors import SpecError
 from shmtable.formats import TableSerializationVersion
-from shmtable.held import HeldTable
 from shmtable.interface import MemoryTable
-from shmtable.protocols import (
-    Core,
-    add_sequences,
-    as_priority,
-    lookup,
-    sample,
-    update_priorities,
-)
+from shmtable.limiters import Limiter
+from shmtable.pacing import Steered
+from shmtable.protocols import Core, add, lookup, sample
 from shmtable.protocols.arguments import as_int64, at_least_one, pairs
+from shmtable.protocols.hold import checked
 from shmtable.protocols.options import build
 from shmtable.strategies import EjectionStrategy, SampleStrategy
-from shmtable.types import Int64Array, SamplePoints, SampleResult
+from shmtable.types import Int64Array, SampleResult
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
 
-class ArrayMemoryTable(HeldTable):
+class ArrayMemoryTable(Steered):
     """A replay table in shared memory.
 
     Any number of processes may add and sample at the same time. Pass the table to
@@ -58,6 +53,8 @@ class ArrayMemoryTable(HeldTable):
         pad: None: only sequences as long as the window are sampled. "zero" or "edge": shorter
             ones too, filled up with zeros or with their last transition, and samples get a
             boolean column ``mask``, true on real transitions.
+        limiter: when adds and samples may proceed; None for always. See ``limiter``.
+        max_times_sampled: a sequence leaves when so many windows of it have been handed out.
         seed: root of all random streams; every process derives one of its own. None draws one.
         preallocate: take the memory of a full table now, instead of as it fills.
         lock: "robust" (a process-shared mutex that survives its holder's death) or "portable"
@@ -85,6 +82,8 @@ class ArrayMemoryTable(HeldTable):
         on_duplicate: str = "error",
         layout: str = "flat",
         pad: str | None = None,
+        limiter: Limiter | None = None,
+        max_times_sampled: int | None = None,
         seed: int | None = None,
         preallocate: bool = False,
         lock: str | None = None,
@@ -99,8 +98,10 @@ class ArrayMemoryTable(HeldTable):
             on_duplicate=on_duplicate,
             layout=layout,
             pad=pad,
+            max_times_sampled=max_times_sampled,
             seed=seed,
         )
+        limiter = checked(limiter, sampler, options)
         self._deliver(adaptors, device)
         self._open = Core.create(
             schema,
@@ -111,6 +112,7 @@ class ArrayMemoryTable(HeldTable):
             directory=directory,
             lock=lock,
             preallocate=preallocate,
+            limiter=limiter,
         )
 
     # -- adding and sampling ---------------------------------------------------------------
@@ -132,21 +134,18 @@ class ArrayMemoryTable(HeldTable):
                 any column may bring one more than the length. For each tag column one value.
             priority: for a prioritised sampler, one number or one per transition; by default the
                 highest it has seen.
-            timeout_s: how long to wait while the room left is being written by others; None for
-                ever. Sequences in the table are ejected at once and never waited for.
+            timeout_s: how long to wait for the limiter, and while the room left is being written
+                by others; None for ever. Except in a queue, sequences are ejected at once.
 
         Raises:
             SequenceError: it does not fit the columns; nothing has changed.
             DuplicateIdentityError: the identity is in the table; nothing has changed.
             PriorityError: no priority, or the table keeps none; nothing has changed.
             SharedMemoryError: no memory for it.
-            WaitTimeoutError: no room in time.
+            WaitTimeoutError: no room in time; of the limiter, a ``RateLimitedError``.
+            SpecError: under this limiter both sides might wait for ever; nothing has changed.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        prepared = core.converter.prepare(sequence)
-        weight = as_priority(core, priority, prepared.length)
-        add_sequences(core, (as_int64("identity", identity),), (prepared,), timeout_s, weight)
+        add(self._core, ((as_int64("identity", identity), sequence),), timeout_s, priority)
 
     def add_sequences(
         self,
@@ -163,13 +162,7 @@ class ArrayMemoryTable(HeldTable):
             sequences: pairs of identity and sequence.
             timeout_s: as for ``add_sequence``, for each wait.
         """
-        core = self._core
-        core.converter.maxlen = core.maxlen()
-        identities, prepared = [], []
-        for identity, sequence in pairs(sequences):
-            identities.append(identity)
-            prepared.append(core.converter.prepare(sequence))
-        add_sequences(core, identities, prepared, timeout_s)
+        add(self._core, pairs(sequences), timeout_s)
 
     def sample(
         self, count: int, sequence_length: int, *, timeout_s: float | None = 0.0
@@ -190,7 +183,9 @@ class ArrayMemoryTable(HeldTable):
         Raises:
             EmptyTableError: the table is empty.
             NoWindowError: no sequence is long enough.
-            WaitTimeoutError: nothing to sample came in time.
+            WaitTimeoutError: nothing to sample came in time; of the limiter, even without
+                waiting, a ``RateLimitedError``.
+            SpecError: under this limiter both sides might wait for ever.
         """
         count = at_least_one("count", count)
         sequence_length = at_least_one("sequence_length", sequence_length)
@@ -203,32 +198,6 @@ class ArrayMemoryTable(HeldTable):
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)
         return result
-
-    def update_priorities(self, points: SamplePoints, priorities: Any) -> int:
-        """Give windows that were sampled new priorities, typically the errors made on them.
-
-        Args:
-            points: ``.points`` of a sample, drawn by this or another process.
-            priorities: array or tensor, 0 or more: one per window, ``(count,)``, or one per
-                transition, ``(count, sequence_length)`` or flat as the sample is.
-
-        Returns:
-            How many windows it was applied to: those whose sequence has left are passed over.
-
-        Raises:
-            PriorityError: a negative number, NaN, a wrong shape, or a table without priorities.
-        """
-        return update_priorities(self._core, points, priorities)
-
-    @property
-    def sampler(self) -> SampleStrategy:
-        """The table's sampler, whose settings (``beta``, ...) may be changed while running."""
-        return self._core.sampler
-
-    @property
-    def ejector(self) -> EjectionStrategy:
-        """The table's ejector."""
-        return self._core.ejector
 
     # -- looking up and removing -----------------------------------------------------------
 

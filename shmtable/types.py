@@ -14,6 +14,12 @@ Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
+def rows_of(starts: Int64Array, lengths: Int64Array) -> Int64Array:
+    """The rows of many runs, one run after the other: int64 [sum of lengths]."""
+    firsts = np.cumsum(lengths) - lengths
+    return np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))
+
+
 @dataclass(eq=False, slots=True)
 class SamplePoints:
     """Where the windows of one sample lie, one entry per window.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shmtable.columns.convert import Converter, Prepared
+from shmtable.columns.convert import Converter, Prepared, window_rows
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
@@ -25,4 +25,5 @@ __all__ = [
     "Windows",
     "as_dtype",
     "gather_columns",
+    "window_rows",
 ]

@@ -215,6 +215,37 @@ def _rows(column: Column, value: Any) -> Array:
     return cast(column, array, source)
 
 
+def window_rows(column: Column, value: Any, windows: int) -> Array:
+    """Convert values for the windows of a sample.
+
+    Args:
+        column: a stored column.
+        value: [windows, steps, *shape] or [windows * steps, *shape].
+        windows: how many, at least 1.
+
+    Returns:
+        [windows, steps, *shape] in the column's storage dtype.
+
+    Raises:
+        SequenceError: values that do not fit, naming the column.
+    """
+    array, source = to_array(column, value)
+    flat = array.ndim == len(column.shape) + 1
+    wanted = array.ndim == len(column.shape) + 2 or flat
+    if wanted and array.shape[1 if flat else 2 :] == column.shape:
+        steps = len(array) // windows if flat else array.shape[1]
+        if steps and (windows * steps if flat else windows) == len(array):
+            return cast(column, array, source).reshape(windows, steps, *column.shape)
+    raise SequenceError(
+        f"column '{column.name}': values have shape {array.shape} for {windows} windows; pass an "
+        f"array of shape {_pattern('windows, steps', column.shape)} or "
+        f"{_pattern('windows * steps', column.shape)}",
+        column=column.name,
+        shape=array.shape,
+        declared=column.shape,
+    )
+
+
 def _tag(column: Column, value: Any) -> Array:
     """Convert one tag: [*shape], the first of several."""
     array, source = to_array(column, value)
@@ -233,4 +264,5 @@ def _tag(column: Column, value: Any) -> Array:
 
 
 def _pattern(first: str, shape: tuple[int, ...]) -> str:
-    return f"({', '.join([first, *map(str, shape)])}{'' if shape else ','})"
+    comma = "" if shape or "," in first else ","
+    return f"({', '.join([first, *map(str, shape)])}{comma})"

@@ -60,6 +60,7 @@ class Schema:
                 length_key=length_key,
             )
         look_ahead = dict.fromkeys(names, 0)
+        readable = {column.name: column for column in (*stored, *tags)}
         for column in virtual:
             name = column.target_name
             if name not in look_ahead:
@@ -69,7 +70,7 @@ class Schema:
                     column=column.name,
                     target_name=name,
                 )
-            column.mapper.check(column, by_name[name])
+            column.mapper.check(column, by_name[name], readable)
             look_ahead[name] = max(look_ahead[name], column.mapper.look_ahead)
         return cls(columns, stored, tags, virtual, length_key, look_ahead)
 
@@ -149,15 +150,19 @@ def _column_to_json(column: Column) -> dict[str, Any]:
         entry["target_name"] = column.target_name
         entry["mapper"] = type(column.mapper).__name__
         entry["config"] = column.mapper.config()
+    else:
+        entry["first_only"] = column.first_only
     return entry
 
 
 def _column_from_json(entry: Any, mappers: Mapping[str, Any]) -> Column:
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    parts = {"kind": str, "name": str, "shape": list, "dtype": str}
+    parts: dict[str, type] = {"kind": str, "name": str, "shape": list, "dtype": str}
     if kind == "VirtualColumn":
         parts.update(target_name=str, mapper=str, config=dict)
-    elif kind not in ("Column", "TagColumn"):
+    elif kind == "Column":
+        parts.update(first_only=bool)
+    elif kind != "TagColumn":
         raise SpecError(
             f"column entry has kind {kind!r}; known are Column, TagColumn and VirtualColumn"
         )
@@ -165,7 +170,7 @@ def _column_from_json(entry: Any, mappers: Mapping[str, Any]) -> Column:
     if any(type(size) is not int for size in shape):
         raise SpecError(f"column '{name}': shape is {shape!r}; it is a list of integers")
     if kind == "Column":
-        return Column(name, shape, dtype)
+        return Column(name, shape, dtype, first_only=more[0])
     if kind == "TagColumn":
         return TagColumn(name, shape, dtype)
     target_name, mapper_name, config = more

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shmtable.columns.dtypes import DType, as_dtype
@@ -44,7 +44,9 @@ class MapperLike(Protocol):
 
     def config(self) -> dict[str, Any]: ...
 
-    def check(self, column: VirtualColumn, target: Column) -> None: ...
+    def check(
+        self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,39 @@ class Column:
         name: its key in sequences and samples.
         shape: shape of one transition's value, without batch or time axes; () for a scalar.
         dtype: type of its elements; anything :func:`~shmtable.columns.dtypes.as_dtype` takes.
+        first_only: samples have one row of it per window, ``(count, *shape)``: that of the
+            window's first transition. For a recurrent network's state, of which a window needs
+            the one it starts from.
 
     Raises:
-        SpecError: name, shape or dtype that cannot be.
+        SpecError: name, shape, dtype or switch that cannot be.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: DType
+    first_only: bool = field(default=False, kw_only=True)
 
     if TYPE_CHECKING:  # any spelling is taken, one is kept
 
-        def __init__(self, name: str, shape: Iterable[int] | int, dtype: DTypeLike) -> None: ...
+        def __init__(
+            self,
+            name: str,
+            shape: Iterable[int] | int,
+            dtype: DTypeLike,
+            *,
+            first_only: bool = False,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _checked_name(self.name))
         object.__setattr__(self, "shape", _checked_shape(self.name, self.shape))
         object.__setattr__(self, "dtype", _checked_dtype(self.name, self.dtype))
+        if not isinstance(self.first_only, bool):
+            raise SpecError(
+                f"column '{self.name}': first_only is {self.first_only!r}; give True or False",
+                column=self.name,
+            )
         if self.row_bytes > MAX_ROW_BYTES:
             raise SpecError(
                 f"column '{self.name}': one row of shape {self.shape} and dtype {self.dtype} "
@@ -89,16 +107,24 @@ class Column:
     @property
     def per_window(self) -> bool:
         """Whether a sample has one row of it per window, instead of one per transition."""
-        return False
+        return self.first_only
 
     def gather(self, windows: Windows) -> Tensor:
         """Copy or compute the column for one batch: [B * L, *shape], or [B, *shape] per window."""
+        if self.first_only:
+            return windows.gather_first(self.name)
         return windows.gather(self.name)
 
 
 @dataclass(frozen=True)
 class TagColumn(Column):
     """A field with one value per sequence; a sample has one row of it per window."""
+
+    first_only: bool = field(default=False, init=False, repr=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(self, name: str, shape: Iterable[int] | int, dtype: DTypeLike) -> None: ...
 
     @property
     def per_window(self) -> bool:
@@ -122,6 +148,7 @@ class VirtualColumn(Column):
 
     target_name: str
     mapper: MapperLike
+    first_only: bool = field(default=False, init=False, repr=False)
 
     if TYPE_CHECKING:
 

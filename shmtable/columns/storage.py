@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from shmtable.columns.convert import Prepared
+from shmtable.columns.runs import merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column
-from shmtable.types import Int64Array
+from shmtable.types import Int64Array, rows_of
 
 # Up to this size numpy copies, in this thread alone. Its call is the cheaper one, and waking
 # torch's other threads costs more than they save: milliseconds where actors keep every core busy.
@@ -23,6 +25,9 @@ _ALONE_BYTES = 2**22
 
 # Views kept per storage, none with memory of its own; more would be lengths that never recur.
 _MAX_VIEWS = 1024
+
+# Below so many bytes each, copying runs of rows together is quicker than handing out each run.
+_SHORT_BYTES = 2048
 
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -58,11 +63,22 @@ class CpuStorage:
             the column's row bytes. Most of it may be unreserved: nothing but the rows asked for
             is ever touched.
         tags: likewise for each tag column, one row per slot.
+        steps_since: for slots (int64 [B]), how many transitions were added to the table after
+            their sequences: int64 [B].
     """
 
-    def __init__(self, schema: Schema, rows: dict[str, Tensor], tags: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        rows: dict[str, Tensor],
+        tags: dict[str, Tensor],
+        steps_since: Callable[[Int64Array], Int64Array] = np.zeros_like,
+    ) -> None:
+        self.steps_since = steps_since
+        self._tag_names = frozenset(tags)
         self._columns = {column.name: column for column in (*schema.stored, *schema.tags)}
         self._regions = {name: (rows | tags)[name] for name in self._columns}
+        self._places = {column.name: place for place, column in enumerate(schema.stored)}
         self._row_arrays = [self._array(column) for column in schema.stored]
         self._tag_arrays = [self._array(column) for column in schema.tags]
         self._views: dict[tuple[str, int, int], _View] = {}
@@ -73,6 +89,16 @@ class CpuStorage:
             array[start : start + len(rows)] = rows
         for array, tag in zip(self._tag_arrays, prepared.tags, strict=True):
             array[slot] = tag
+
+    def put(self, name: str, rows: Int64Array, values: npt.NDArray[Any]) -> None:
+        """Store single rows of one stored column, in order: where one comes twice, the last counts.
+
+        Args:
+            name: the column.
+            rows: int64 [n].
+            values: [n, *shape], of the column's storage dtype.
+        """
+        self._row_arrays[self._places[name]][rows] = values
 
     def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor:
         """Copy windows of equal length out of one stored column.
@@ -112,6 +138,10 @@ class CpuStorage:
         """
         return self.gather(name, slots, 1)
 
+    def is_tag(self, name: str) -> bool:
+        """Whether this column has one value per sequence instead of one per transition."""
+        return name in self._tag_names
+
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
         column = self._columns[name]
@@ -122,6 +152,35 @@ class CpuStorage:
     def read_tag(self, name: str, slot: int) -> Tensor:
         """Copy the tag of one slot: [*shape]."""
         return self.read(name, slot, 1)[0]
+
+    # -- rows as plain bytes, for files --------------------------------------------------------
+
+    def bytes_of(self, name: str, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
+        """The bytes of many runs of rows, one after the other, to be read.
+
+        Args:
+            name: a stored column, or a tag column, whose rows are slots.
+            starts: int64 [n], first row of each run; nothing but rows that are reserved.
+            counts: int64 [n], rows of each run, at least 1.
+
+        Returns:
+            The memory itself, in as few pieces as it lies in, or one copy if they are short.
+        """
+        starts, counts = merged(starts, counts)
+        row = self._columns[name].row_bytes
+        if int(counts.sum()) * row >= _SHORT_BYTES * len(starts):
+            return self.memory_of(name, starts, counts)
+        rows = self._regions[name].numpy().view(f"V{row}")
+        return [rows.take(rows_of(starts, counts)).view(np.uint8).data]
+
+    def memory_of(self, name: str, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
+        """Like ``bytes_of``, to be written: always the memory itself."""
+        starts, counts = merged(starts, counts)
+        row, memory = self._columns[name].row_bytes, self._regions[name].numpy().data
+        return [
+            memory[start : start + count]
+            for start, count in zip((starts * row).tolist(), (counts * row).tolist(), strict=True)
+        ]
 
     def _new_view(self, key: tuple[str, int, int]) -> _View:
         name, length, shift = key

@@ -23,6 +23,10 @@ class Storage(Protocol):
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor: ...
 
+    def is_tag(self, name: str) -> bool: ...
+
+    def steps_since(self, slots: Int64Array) -> Int64Array: ...
+
 
 class Windows:
     """B windows of L consecutive transitions each, one sequence per window.
@@ -110,14 +114,70 @@ class Windows:
             return self._storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
         return self._storage.gather(name, self._starts, 1, self.steps - 1 + shift)
 
+    def gather_first(self, name: str) -> Tensor:
+        """Copy one row per window: its first transition's.
+
+        Returns:
+            [B, *shape] in the column's dtype; always a copy.
+        """
+        return self._storage.gather(name, self._starts, 1)
+
+    def gather_at(self, name: str, positions: Tensor, ahead: int = 0) -> Tensor:
+        """Copy any rows of the windows' own sequences out of one stored column.
+
+        This is how a mapper looks back, or ahead by more than its look-ahead. A position outside
+        its sequence is moved to the nearest row in it, so nothing of another one is ever read;
+        :meth:`positions` and :meth:`remaining` tell which are outside.
+
+        Args:
+            name: a stored column.
+            positions: int64 [B * L] or [B * L, k], positions in each step's sequence.
+            ahead: rows behind the last transition that belong to the sequence too; at most what
+                the column looks ahead.
+
+        Returns:
+            [*positions.shape, *shape] in the column's dtype; always a copy.
+        """
+        lasts = self._lengths + (ahead - 1)
+        firsts = self._starts - self._offsets
+        if self.steps > 1:
+            lasts, firsts = lasts.repeat(self.steps), firsts.repeat(self.steps)
+        if positions.ndim > 1:
+            lasts, firsts = lasts[:, None], firsts[:, None]
+        rows = np.minimum(positions.numpy(), lasts)
+        np.maximum(rows, 0, out=rows)
+        rows += firsts
+        found = self._storage.gather(name, rows.reshape(-1), 1)
+        return found if positions.ndim == 1 else found.view(*rows.shape, *found.shape[1:])
+
     def gather_tags(self, name: str) -> Tensor:
         """Copy one value per window out of a tag column: [B, *shape]."""
         return self._storage.gather_tags(name, self._slots)
 
+    def is_tag(self, name: str) -> bool:
+        """Whether this column is a tag, which only :meth:`gather_tags` reads."""
+        return self._storage.is_tag(name)
+
     def positions(self) -> Tensor:
         """int64 [B * L], each step's position in its sequence, repeated where clamped."""
-        positions = self._clamped_rows() - (self._starts - self._offsets)[:, None]
+        positions = self._offsets[:, None] + (_count_from_one(self.steps) - 1)
+        if self.clamped:
+            np.minimum(positions, (self._lengths - 1)[:, None], out=positions)
         return torch.from_numpy(positions.reshape(-1))
+
+    def remaining(self) -> Tensor:
+        """int64 [B * L], transitions from each step to its sequence's end: 1 on the last."""
+        remaining = self._left[:, None] - (_count_from_one(self.steps) - 1)
+        if self.clamped:
+            np.maximum(remaining, 1, out=remaining)
+        return torch.from_numpy(remaining.reshape(-1))
+
+    def ages(self) -> Tensor:
+        """int64 [B * L], transitions that were added to the table after each step's; 0: none."""
+        since = self._storage.steps_since(self._slots)
+        if self.steps > 1:
+            since = since.repeat(self.steps)
+        return torch.from_numpy(since + (self.remaining().numpy() - 1))
 
     def ends(self, last: bool = True) -> Tensor:
         """bool [B * L], True on the last transition of a sequence (on all others if not ``last``).

@@ -10,9 +10,12 @@ from contextlib import contextmanager, suppress
 import filelock
 
 from shmtable.errors import LockTimeoutError
+from shmtable.shm import process
 
 MODE = 0o644
 _SUFFIX = ".partial"
+# Elsewhere than on Linux it is left out.
+_advise = getattr(os, "posix_fadvise", None)
 
 
 @contextmanager
@@ -41,13 +44,14 @@ def replacing(path: str, timeout_s: float = 600.0) -> Iterator[int]:
         lock.acquire()
     except filelock.Timeout:
         raise LockTimeoutError(
-            f"{path}: another process has been writing it for {timeout_s:g} s; wait for it, or "
-            "store to another path",
+            f"{path}: {process.locker(path + '.lock')} has been writing it for {timeout_s:g} s; "
+            "wait for it, or store to another path",
             path=path,
             timeout_s=timeout_s,
         ) from None
     try:
         _remove_leftovers(folder, prefix)
+        _drop_from_cache(path)
         temporary = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, MODE)
@@ -74,6 +78,18 @@ def _remove_leftovers(folder: str, prefix: str) -> None:
             if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
                 with suppress(OSError):
                     os.unlink(entry.path)
+
+
+def _drop_from_cache(path: str) -> None:
+    # The file in place will soon be gone. What the system's cache holds of it is better used for
+    # the new one: memory that has just been in use is quicker to get than any other.
+    if _advise is not None:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                _advise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def _sync_folder(folder: str) -> None:

@@ -108,8 +108,11 @@ class Rows:
             yield piece
             position += len(piece)
 
-    def check(self) -> None:
+    def check(self, tell: Callable[[int], None] | None = None) -> None:
         """Read all rows and compare their checksum.
+
+        Args:
+            tell: called with the number of bytes after each piece.
 
         Raises:
             FileDamagedError: it differs.
@@ -118,6 +121,8 @@ class Rows:
         if self.crc is not None:
             for piece in self.pieces():
                 crc = zlib.crc32(piece, crc)
+                if tell is not None:
+                    tell(len(piece))
             self.compare(crc)
 
     def compare(self, crc: int) -> None:
@@ -220,8 +225,14 @@ class Content:
         """
         total = sum(part.rows.count * part.rows.row_bytes for part in self.parts.values())
         done = 0
-        for part in self.parts.values():
-            part.rows.check()
-            done += part.rows.count * part.rows.row_bytes
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
             if progress is not None:
                 progress(done, total)
+
+        for part in self.parts.values():
+            part.rows.check(tell)
+        if progress is not None:
+            progress(total, total)

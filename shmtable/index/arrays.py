@@ -56,9 +56,3 @@ class Arrays:
 
 def _words(array: npt.NDArray[Any]) -> memoryview:
     return array.data
-
-
-def rows_of(starts: Int64Array, lengths: Int64Array) -> Int64Array:
-    """The rows of many extents, one extent after the other: int64 [sum of lengths]."""
-    firsts = np.cumsum(lengths) - lengths
-    return np.repeat(starts - firsts, lengths) + np.arange(int(lengths.sum()))

@@ -16,6 +16,7 @@ from shmtable.shm.header import PID_NAMESPACE
 ENTRIES = 256
 ENTRY_WORDS = 8
 
+_MOST_NAMED = 8
 _SEVERAL = -1  # no namespace has this number
 
 _PID = 0  # stored last when an entry is taken, first when it is given back; 0: nobody's
@@ -51,11 +52,11 @@ class Attachment(NamedTuple):
         return process.is_gone(self.pid, self.start)
 
     def __str__(self) -> str:
-        if self.added_s_ago is None:
-            heard = "never added"
-        else:
-            heard = f"last add {self.added_s_ago:.1f} s ago"
-        return f"pid {self.pid} ({'gone' if self.is_gone() else 'alive'}, {heard})"
+        state = "gone" if self.is_gone() else "alive"
+        heard = "never added" if self.added_s_ago is None else f"added {self.added_s_ago:.1f} s ago"
+        if self.sampled_s_ago is not None:
+            heard += f", sampled {self.sampled_s_ago:.1f} s ago"
+        return f"pid {self.pid} ({state}, {heard})"
 
 
 class Attachments:
@@ -77,9 +78,13 @@ class Attachments:
         number: int = self._words[f.NEXT_ATTACHMENT]
         self._words[f.NEXT_ATTACHMENT] = number + 1
         me = process.current()
-        if not self.can_tell():
+        if not can_tell(self._words):
             self._words[PID_NAMESPACE] = _SEVERAL
-        entries, base = self._entries, self._vacant(number)
+        self.number = number
+        entries, base = self._entries, self._vacant()
+        if base < 0:
+            self._words[f.CROWDED] = 1
+            return number
         entries[base + _PID] = 0
         entries[base + _START] = me.start
         entries[base + _NUMBER] = number
@@ -88,12 +93,11 @@ class Attachments:
             entries[base + word] = 0
         entries[base + _PID] = me.pid
         self._base = base
-        self.number = number
         return number
 
     def can_tell(self) -> bool:
-        """Whether all have the same process numbers as we, so that the kernel can be asked."""
-        return can_tell(self._words)
+        """Whether all have entries, and numbers that the kernel can be asked for."""
+        return can_tell(self._words) and not self._words[f.CROWDED]
 
     def forget(self) -> None:
         """In a forked child: the entry is the parent's."""
@@ -147,8 +151,19 @@ class Attachments:
         """The entries of all but this attachment."""
         return [attachment for attachment in self.all() if attachment.number != self.number]
 
-    def _vacant(self, number: int) -> int:
-        """Where to write: an empty entry, a dead process's, or in a crowd somebody's."""
+    def company(self) -> str:
+        """Who else has the table open, and when each was last heard of: to end a message with."""
+        others = self.others()
+        if not others:
+            return "no other process has the table open"
+        writers = sum(other.added_s_ago is not None for other in others)
+        have = "other process has" if len(others) == 1 else "other processes have"
+        more = ", and more that are not listed" if self._words[f.CROWDED] else ""
+        shown = "; ".join(map(str, others[-_MOST_NAMED:]))
+        return f"{len(others)} {have} the table open{more}, {writers} of them added to it: {shown}"
+
+    def _vacant(self) -> int:
+        """Where to write: an empty entry, or a dead process's; -1 where all are the living's."""
         entries = range(0, ENTRIES * ENTRY_WORDS, ENTRY_WORDS)
         for base in entries:
             if not self._entries[base + _PID]:
@@ -156,10 +171,10 @@ class Attachments:
         for base in entries:
             if process.is_gone(self._entries[base + _PID], self._entries[base + _START]):
                 return base
-        return number % ENTRIES * ENTRY_WORDS
+        return -1
 
     def _is_mine(self) -> bool:
-        # In a crowd somebody else may have taken it over.
+        # A forked child has its parent's object.
         me, base, entries = process.current(), self._base, self._entries
         return base >= 0 and (entries[base + _PID], entries[base + _START]) == (me.pid, me.start)
 

@@ -31,7 +31,13 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
         ("next order", words[f.NEXT_ORDER], 0, 1 << 62),
         ("live from", words[f.LIVE_FROM], 0, words[f.NEXT_ORDER]),
         ("step total", words[f.STEP_TOTAL], 0, 1 << 62),
+        ("sequence total", words[f.SEQUENCE_TOTAL], 0, 1 << 62),
+        ("updates", words[f.UPDATES], 0, 1 << 62),
         ("longest", words[f.LONGEST], 0, layout.capacity_rows),
+        ("next attachment", words[f.NEXT_ATTACHMENT], 0, 1 << 62),
+        ("windows sampled", words[f.WINDOWS_SAMPLED], 0, 1 << 62),
+        ("recoveries", words[f.RECOVERIES], 0, 1 << 62),
+        ("removed", words[f.REMOVED], 0, 1 << 62),
     )
     for name, value, least, most in limits:
         if not least <= value <= most:

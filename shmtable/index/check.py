@@ -60,9 +60,9 @@ def _truth(index: Index, live: Int64Array, occupied: Int64Array) -> Iterator[Fin
             "live_from <= order < next_order",
             f"{orders.min()} to {orders.max()}, {words[f.LIVE_FROM]}, {words[f.NEXT_ORDER]}",
         )
-    odd = live[slots[live, f.VERSION] % 2 == 1]
-    if len(odd):
-        yield Finding("versions at rest are even", f"slots {odd}")
+    late = live[slots[live, f.VERSION] > words[f.UPDATES]]
+    if len(late):
+        yield Finding("no version is later than the last update", f"slots {late}")
     identities = slots[live, f.IDENTITY]
     if len(np.unique(identities)) != len(identities):
         yield Finding("identities are unique", f"{len(live)} sequences")

@@ -135,6 +135,28 @@ class Extents:
         links[left + f.GAP] = joined
         self._bin_locked(node, joined)
 
+    def fits_locked(self, span: int, leaving: list[int], limit: int) -> bool:
+        """Whether ``span`` rows are free below row ``limit`` once ``leaving`` have gone.
+
+        Looks at the gaps that stay and at those the leaving sequences make, in time proportional
+        to their number. Now and then it answers no where an exhaustive search finds a place.
+        """
+        if self._find_locked(span, _PROBES) >= 0 or self.last_end_locked() + span <= limit:
+            return True
+        links = self._links
+        gone = set(leaving)
+        for slot in leaving:
+            left = links[slot * f.LINK_WORDS + f.LEFT]
+            if left in gone:
+                continue  # it was looked at with its neighbour
+            right = slot
+            while right in gone:
+                right = links[right * f.LINK_WORDS + f.RIGHT]
+            end = self._slots[right * f.SLOT_WORDS + f.START] if right else limit
+            if end - self.end_locked(left) >= span:
+                return True
+        return False
+
     def widest_locked(self, leaving: Int64Array, occupied: Int64Array, limit: int) -> int:
         """Rows of the widest gap there would be once the slots ``leaving`` have gone.
 

@@ -22,7 +22,7 @@ START = 3  # first row; constant from WRITING until FREE, as are LENGTH, SPAN an
 LENGTH = 4  # transitions
 SPAN = 5  # rows: LENGTH, and those that a column brings beyond it
 ORDER = 6  # number of the commit; unique, rises with time
-VERSION = 7  # of the rows; odd while they are being rewritten in place
+VERSION = 7  # number of the last update of its rows in place (see UPDATES); 0 for none
 
 # ``notes``: int64 [slot, 8], what is needed less often.
 OWNER_PID = 0  # who reserved the slot: the only one who may write its rows while WRITING
@@ -33,6 +33,7 @@ EXTRA_BITS = 63  # stored columns from here on have their bit in EXTRA_MORE
 STEPS_AT = 4  # transitions committed to the table up to and including this sequence
 PUBLISH_AT = 5  # LOADED only: it becomes LIVE when LIVE_FROM gets this value; -1 for none
 EXTRA_MORE = 6
+SEQUENCES_AT = 7  # likewise STEPS_AT: sequences committed
 
 # ``links``: int64 [slot, 8], all derived.
 LINK_WORDS = 8
@@ -57,6 +58,8 @@ RESERVED_SLOTS = 70
 RESERVED_BUCKETS = 71
 NEXT_ATTACHMENT = 72
 LONGEST = 73  # an upper bound of every LENGTH
+SEQUENCE_TOTAL = 80
+UPDATES = 81  # rises by one with every update in place, before the rows are stored
 
 LIVE_COUNT = 96
 LIVE_STEPS = 97
@@ -71,3 +74,9 @@ SATURATED = 128  # an add has had to eject since the last clear or resize
 WINDOWS_SAMPLED = 129
 RECOVERIES = 130
 REMOVED = 131
+CROWDED = 132  # some process has no entry among the attachments
+SWEEP_AT_NS = 133  # CLOCK_MONOTONIC: when somebody is to look for slots of the dead again
+
+# How adds and samples are paced; see ``protocols.pace``.
+PACE = 160  # how often it was set; the sets of words below take turns; 0: never
+PACE_SETS = (176, 192)

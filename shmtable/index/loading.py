@@ -1,6 +1,7 @@
 """A file's content takes the place of the table's: for everybody at once, or not at all.
 
-The new sequences wait in LOADED slots beside the live ones. Publishing stores into each of them
+The new sequences wait in LOADED slots beside the live ones: room for many of them is taken under
+one hold of the lock, each with a commit point of its own. Publishing stores into each of them
 its order and the number that LIVE_FROM is about to get, and then LIVE_FROM itself: that store is
 the commit point. From there on the old sequences count as gone and the new ones as live, and
 ``rebuild`` carries that out, whether it runs here or after a crash.
@@ -8,16 +9,43 @@ the commit point. From there on the old sequences count as gone and the new ones
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shmtable.index import fields as f
-from shmtable.index.plan import Victims, duplicate
+from shmtable.index.owners import Reservation
+from shmtable.index.plan import Blocked, Growth, Request, Victims, duplicate
 from shmtable.shm.header import DIRTY
 
 if TYPE_CHECKING:
     from shmtable.index.manager import Index
+
+
+def load_locked(
+    index: Index, requests: Sequence[Request], caller: FrameType
+) -> list[Reservation] | Growth | Blocked:
+    """Take slots and rows for all of them, the rows of each right behind those of the one before.
+
+    Together they want one wide gap: found once, and files are mostly read without a seek.
+    """
+    span = sum(request.span for request in requests)
+    node = index.plan.locate_locked(span)
+    if node < 0:
+        return Blocked("no gap is wide enough")
+    growth = index.plan.growth_locked(span, [], len(requests))
+    if growth is not None:
+        return growth
+    index.words[DIRTY] = 1
+    reservations = []
+    for request in requests:
+        reservation = index.take_slot_locked(request, f.LOADED, node, 0, caller)
+        reservations.append(reservation)
+        node = reservation.slot
+    index.words[DIRTY] = 0
+    return reservations
 
 
 def publish_locked(index: Index, slots: list[int]) -> None:
@@ -34,8 +62,10 @@ def publish_locked(index: Index, slots: list[int]) -> None:
     arrays.slots[places, f.ORDER] = np.arange(first, first + len(slots))
     arrays.slots[places, f.VERSION] = 0
     arrays.notes[places, f.STEPS_AT] = steps
+    sequences = words[f.SEQUENCE_TOTAL] + 1 + np.arange(len(slots))
+    arrays.notes[places, f.SEQUENCES_AT] = sequences
     arrays.notes[places, f.PUBLISH_AT] = first
-    words[f.LIVE_FROM] = first  # the commit point; the step total follows from STEPS_AT
+    words[f.LIVE_FROM] = first  # the commit point; the totals follow from STEPS_AT and SEQUENCES_AT
     index.rebuild_locked()
 
 

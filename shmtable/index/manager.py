@@ -17,7 +17,7 @@ Every method whose name ends in ``_locked`` needs the table lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from shmtable.errors import SlotLostError
@@ -25,12 +25,14 @@ from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
 from shmtable.index.extents import Extents
 from shmtable.index.identities import Identities
+from shmtable.index.living import enter_locked, leave_locked
 from shmtable.index.loading import (
     leaving_since_locked,
+    load_locked,
     publish_locked,
     replaced_since_locked,
 )
-from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone
+from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone, sweep_is_due
 from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims, duplicate
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
@@ -67,6 +69,7 @@ class Index:
         self.identities = Identities(arrays.words, arrays.slot_words, arrays.bucket_words)
         self.reservations = Reservations()
         self._sweeps = Sweeps()
+        self._own_sweeps = Sweeps()
         self.attachment = -1  # of this process, to tell its reservations by
         self.plan = Planner(arrays, self.extents, extra_rows)
         self.ring = ring
@@ -88,6 +91,8 @@ class Index:
         Raises:
             DuplicateIdentityError: the identity is in the table, or being written.
         """
+        if sweep_is_due(self.words, len(self.reservations)):
+            self.sweep_locked()
         live, writing = self.identities.find_locked(request.identity)
         if writing and owner_is_gone(self.arrays, writing):
             self.reclaim_locked([writing])
@@ -107,20 +112,14 @@ class Index:
             return growth
         return self._store_reservation_locked(request, live, leaving, caller)
 
-    def load_locked(self, request: Request, caller: FrameType) -> Reservation | Growth | Blocked:
-        """Give a sequence of a file a slot and rows, beside all there is, until ``publish_locked``.
+    def load_locked(
+        self, requests: Sequence[Request], caller: FrameType
+    ) -> list[Reservation] | Growth | Blocked:
+        """Give sequences of a file slots and rows, beside all there is, until ``publish_locked``.
 
-        It counts towards no limit and has no entry in the identity map yet.
+        All of them or none; they count towards no limit and have no entry in the identity map yet.
         """
-        if self.plan.locate_locked(request.span) < 0:
-            return Blocked("no gap is wide enough")
-        growth = self.plan.growth_locked(request.span, [])
-        if growth is not None:
-            return growth
-        self.words[DIRTY] = 1
-        reservation = self._take_slot_locked(request, f.LOADED, 0, caller)
-        self.words[DIRTY] = 0
-        return reservation
+        return load_locked(self, requests, caller)
 
     def publish_locked(self, slots: list[int]) -> None:
         """Put loaded sequences in the place of all live ones, at once, in this order."""
@@ -137,7 +136,9 @@ class Index:
             words[f.SATURATED] = 1
         for slot in leaving:
             self._leave_locked(slot)
-        reservation = self._take_slot_locked(request, f.WRITING, old, caller)
+        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
+        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
+        reservation = self.take_slot_locked(request, f.WRITING, node, old, caller)
         self.identities.insert_locked(request.identity, reservation.slot)
         words[f.WRITING_COUNT] += 1
         words[f.WRITING_STEPS] += request.length
@@ -145,15 +146,13 @@ class Index:
         words[DIRTY] = 0
         return reservation
 
-    def _take_slot_locked(
-        self, request: Request, state: int, old: int, caller: FrameType
+    def take_slot_locked(
+        self, request: Request, state: int, node: int, old: int, caller: FrameType
     ) -> Reservation:
-        """FREE to WRITING or LOADED. DIRTY is set."""
+        """FREE to WRITING or LOADED, with the rows right behind ``node``'s. DIRTY is set."""
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
         owner = process.current()
         slot = self._free_slot_locked()
-        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
-        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
         start = self.extents.end_locked(node)
         base = slot * f.SLOT_WORDS
         notes[base + f.OWNER_PID] = owner.pid
@@ -225,15 +224,17 @@ class Index:
         slots[base + f.ORDER] = order
         slots[base + f.VERSION] = 0
         notes[base + f.STEPS_AT] = steps
+        notes[base + f.SEQUENCES_AT] = sequences = words[f.SEQUENCE_TOTAL] + 1
         self.arrays.times_sampled_words[slot] = 0
         self._track(slot, start, length)
         slots[base + f.STATE] = f.LIVE  # the commit point
         # Only now: steps that were never committed must not count. ``rebuild`` makes up for it.
         words[f.STEP_TOTAL] = steps
+        words[f.SEQUENCE_TOTAL] = sequences
         self.reservations.close(slot)
         words[f.WRITING_COUNT] -= 1
         words[f.WRITING_STEPS] -= length
-        self._enter_live_locked(slot, length)
+        enter_locked(self.arrays, slot, length)
         if old and self._is_live(old, old_generation):
             self._leave_locked(old)
         self.ring()
@@ -246,6 +247,11 @@ class Index:
     def abort_abandoned_locked(self) -> None:
         """Give back what calls of this process have reserved that are no longer running."""
         self._abort_locked(self.reservations.abandoned())
+
+    def give_back_abandoned_locked(self) -> None:
+        """The same, now and then: for every call that holds the lock anyway."""
+        if len(self.reservations):
+            self._own_sweeps.run(self.abort_abandoned_locked)
 
     def _abort_locked(self, slots: list[int]) -> None:
         # Not by generation: an abort that was cut off may have raised it already.
@@ -334,7 +340,7 @@ class Index:
             self.identities.remove_locked(slots[base + f.IDENTITY], slot)
         if state == f.LIVE:
             self._forget(slot, slots[base + f.START], length)
-            self._leave_live_locked(slot, length)
+            leave_locked(self.arrays, slot, length)
             words[f.REMOVED] += 1
         elif state == f.WRITING:
             words[f.WRITING_COUNT] -= 1
@@ -342,34 +348,6 @@ class Index:
         count = words[f.FREE_COUNT]
         self.arrays.free_words[count] = slot
         words[f.FREE_COUNT] = count + 1
-
-    def _enter_live_locked(self, slot: int, length: int) -> None:
-        words, links = self.words, self.arrays.link_words
-        base = slot * f.LINK_WORDS
-        newest = links[f.OLDER]
-        links[base + f.OLDER] = newest
-        links[base + f.NEWER] = 0
-        links[newest * f.LINK_WORDS + f.NEWER] = slot
-        links[f.OLDER] = slot
-        place = words[f.LIVE_COUNT]
-        self.arrays.live_words[place] = slot
-        links[base + f.PLACE] = place
-        words[f.LIVE_COUNT] = place + 1
-        words[f.LIVE_STEPS] += length
-
-    def _leave_live_locked(self, slot: int, length: int) -> None:
-        words, links, live = self.words, self.arrays.link_words, self.arrays.live_words
-        base = slot * f.LINK_WORDS
-        older, newer = links[base + f.OLDER], links[base + f.NEWER]
-        links[older * f.LINK_WORDS + f.NEWER] = newer
-        links[newer * f.LINK_WORDS + f.OLDER] = older
-        # The last of the live array takes the place that falls vacant.
-        last = words[f.LIVE_COUNT] - 1
-        moved, place = live[last], links[base + f.PLACE]
-        live[place] = moved
-        links[moved * f.LINK_WORDS + f.PLACE] = place
-        words[f.LIVE_COUNT] = last
-        words[f.LIVE_STEPS] -= length
 
     def _free_slot_locked(self) -> int:
         words = self.words

@@ -14,6 +14,9 @@ from shmtable.index.arrays import Arrays
 from shmtable.index.attachments import can_tell
 from shmtable.shm import process
 
+# All processes together: looking through a million slots takes some milliseconds.
+SWEEP_NS = 5_000_000_000
+
 
 class Reservation(NamedTuple):
     """A WRITING (or LOADED) slot of this process: the rows are ours to fill.
@@ -79,17 +82,36 @@ class Reservations:
         return [slot for slot, entry in self._open.items() if not _is_running(*entry)]
 
 
+def sweep_is_due(words: memoryview, own: int) -> bool:
+    """Whether somebody else has unfinished slots and nobody has looked after them for a while.
+
+    To be followed by a sweep: it is noted, with one store, on which nothing depends.
+
+    Args:
+        words: the header's; the caller holds the lock.
+        own: unfinished slots of this process.
+    """
+    if words[f.SLOT_HIGH] - 1 - words[f.FREE_COUNT] - words[f.LIVE_COUNT] <= own:
+        return False
+    now, due = time.monotonic_ns(), words[f.SWEEP_AT_NS]
+    # The clock of another run of the machine says nothing.
+    if now < due < now + 2 * SWEEP_NS:
+        return False
+    words[f.SWEEP_AT_NS] = now + SWEEP_NS
+    return True
+
+
 class Sweeps:
-    """When to look for reservations of the dead: at most a hundredth of the time goes into it."""
+    """When to look for what nobody will finish: at most a hundredth of the time goes into it."""
 
     def __init__(self) -> None:
         self._next_ns = 0
 
-    def run(self, sweep: Callable[[], int]) -> int:
+    def run(self, sweep: Callable[[], int | None]) -> int:
         """What ``sweep`` returns, or 0 when the last one is not long enough ago.
 
         Args:
-            sweep: looks through all slots; returns how many it took back.
+            sweep: looks for what can be taken back; returns how many slots it took.
         """
         began_ns = time.monotonic_ns()
         if began_ns < self._next_ns:
@@ -97,7 +119,7 @@ class Sweeps:
         found = sweep()
         ended_ns = time.monotonic_ns()
         self._next_ns = ended_ns + 100 * (ended_ns - began_ns)
-        return found
+        return found or 0
 
 
 def _is_running(thread: int, caller: FrameType) -> bool:

@@ -76,6 +76,17 @@ class Planner:
             if wanted > available or (full and not available):
                 return blocked
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
+            if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
+                return leaving
+            # Rows enough become free, but apart from each other. A few more ejections often join
+            # them, while memory is never given back: where there is as much as maxlen needs, and
+            # the sequence is a small part of the table, they come before more of it.
+            more = wanted + request.span
+            enough = words[f.RESERVED_ROWS] >= words[f.MAXLEN] >= 8 * request.span
+            if enough and more <= available:
+                more_leaving = self.ask_locked(victims, more, old, old_steps)
+                if self._extents.fits_locked(request.span, more_leaving, self._rows_at_hand()):
+                    return more_leaving
             if self.locate_locked(request.span) >= 0 or (
                 self._extents.widest_locked(
                     np.array(leaving, np.int64),
@@ -114,15 +125,26 @@ class Planner:
             )
         return chosen
 
-    def growth_locked(self, span: int, leaving: list[int]) -> Growth | Blocked | None:
-        """What to reserve first; None for nothing, Blocked where there is no more to be had."""
+    def growth_locked(
+        self, span: int, leaving: list[int], count: int = 1
+    ) -> Growth | Blocked | None:
+        """What to reserve first; None for nothing, Blocked where there is no more to be had.
+
+        Args:
+            span: rows, in one piece.
+            leaving: who is ejected first.
+            count: slots.
+        """
         words = self._arrays.words
         node = self.locate_locked(span)
         # Where only the ejections make room, any row below the limit may be the place.
         rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
-        slots = words[f.SLOT_HIGH] + (0 if words[f.FREE_COUNT] or leaving else 1)
+        at_hand = self._rows_at_hand()
+        if rows > at_hand and self._extents.fits_locked(span, leaving, at_hand):
+            rows = at_hand
+        slots = words[f.SLOT_HIGH] + max(count - words[f.FREE_COUNT] - len(leaving), 0)
         # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
-        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT])
+        buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT] + count - 1)
         if (
             rows <= words[f.RESERVED_ROWS]
             and slots <= words[f.RESERVED_SLOTS]
@@ -136,6 +158,10 @@ class Planner:
     def locate_locked(self, span: int) -> int:
         """The slot behind which ``span`` rows are free; -1 for nowhere."""
         return self._extents.locate_locked(span, self.row_limit())
+
+    def _rows_at_hand(self) -> int:
+        """Rows that may be used without taking more memory."""
+        return min(self._arrays.words[f.RESERVED_ROWS], self.row_limit())
 
     def row_limit(self) -> int:
         """Rows that may be used at all."""

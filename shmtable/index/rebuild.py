@@ -21,6 +21,8 @@ from shmtable.types import Int64Array
 if TYPE_CHECKING:
     from shmtable.index.manager import Index
 
+_MOST = 1 << 62  # of anything that is counted: rising by one at a time, nothing gets there
+
 
 def rebuild_locked(
     index: Index, rebuild_strategies: Callable[[], None], gone_before: int | None
@@ -68,7 +70,7 @@ def _map_rows_locked(index: Index, occupied: Int64Array) -> None:
 def _settle_locked(index: Index, gone_before: int | None) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
-    _free(slots, _impossible(slots, words[f.RESERVED_ROWS]))
+    _free(slots, _impossible(slots, index.arrays.notes, words[f.RESERVED_ROWS]))
     _finish_publishing(index, slots)
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])
     writing = np.flatnonzero(np.isin(slots[:, f.STATE], (f.WRITING, f.LOADED)))
@@ -86,12 +88,12 @@ def _settle_locked(index: Index, gone_before: int | None) -> None:
     same = slots[by_identity[1:], f.IDENTITY] == slots[by_identity[:-1], f.IDENTITY]
     _free(slots, by_identity[:-1][same])
     live = np.flatnonzero(slots[:, f.STATE] == f.LIVE)
-    odd = live[slots[live, f.VERSION] % 2 == 1]
-    slots[odd, f.VERSION] += 1
     orders = slots[live, f.ORDER]
     steps = index.arrays.notes[live, f.STEPS_AT]
     words[f.NEXT_ORDER] = max(words[f.NEXT_ORDER], int(orders.max(initial=-1)) + 1)
     words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
+    sequences = index.arrays.notes[live, f.SEQUENCES_AT]
+    words[f.SEQUENCE_TOTAL] = max(words[f.SEQUENCE_TOTAL], int(sequences.max(initial=0)))
 
 
 def _finish_publishing(index: Index, slots: Int64Array) -> None:
@@ -101,11 +103,15 @@ def _finish_publishing(index: Index, slots: Int64Array) -> None:
     slots[loaded[reached], f.STATE] = f.LIVE
 
 
-def _impossible(slots: Int64Array, rows: int) -> Int64Array:
+def _impossible(slots: Int64Array, notes: Int64Array, rows: int) -> Int64Array:
     """Slots that no table's history explains: a damaged file's. They cost their sequence only."""
+    strange = (slots[:, f.GENERATION] < 0) | (slots[:, f.GENERATION] >= _MOST)
+    slots[strange, f.GENERATION] = 0
     states, starts, spans = slots[:, f.STATE], slots[:, f.START], slots[:, f.SPAN]
     lengths = slots[:, f.LENGTH]
-    sound = np.isin(states, (f.WRITING, f.LIVE, f.LOADED)) & (slots[:, f.GENERATION] >= 0)
+    sound = np.isin(states, (f.WRITING, f.LIVE, f.LOADED)) & ~strange
+    for numbers in (slots[:, f.ORDER], slots[:, f.VERSION], notes[: len(slots), f.STEPS_AT]):
+        sound &= (states != f.LIVE) | ((numbers >= 0) & (numbers < _MOST))
     sound &= (lengths >= 1) & (lengths <= spans) & (spans <= rows)
     sound &= (starts >= 0) & (starts <= rows - spans)
     sound[0] = False

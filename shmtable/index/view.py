@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shmtable.index import fields as f
-from shmtable.index.arrays import Arrays, rows_of
-from shmtable.types import Int64Array, SamplePoints
+from shmtable.index.arrays import Arrays
+from shmtable.types import Int64Array, SamplePoints, rows_of
 
 
 class IndexView:
@@ -103,6 +103,18 @@ class IndexView:
         """
         counts: Int64Array = self.slots.take(slots, axis=0)[:, f.LENGTH] - (steps - 1)
         return np.maximum(counts, 1 if self.short else 0, out=counts)
+
+    def steps_since(self, slots: Int64Array) -> Int64Array:
+        """How many transitions were added to the table after each slot's sequence.
+
+        Needs no lock for slots that were live under it before: a slot's count is constant while
+        it is live, and the table's total had reached it when that lock was let go, and only rises.
+
+        Returns:
+            int64, like ``slots``.
+        """
+        since: Int64Array = self._words[f.STEP_TOTAL] - self.notes[slots, f.STEPS_AT]
+        return since
 
     def points(
         self,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn, Windows
 from shmtable.errors import SpecError
+from shmtable.types import BoolArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,8 +65,15 @@ class Mapper(ABC):
                 mapper=cls.__name__,
             ) from error
 
-    def check(self, column: VirtualColumn, target: Column) -> None:  # noqa: B027
+    def check(  # noqa: B027
+        self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]
+    ) -> None:
         """Refuse a column that cannot be computed from its target.
+
+        Args:
+            column: the virtual column.
+            target: the stored column it is computed from.
+            columns: all stored columns and tags by name, for a mapper that reads several.
 
         Raises:
             SpecError: naming both columns.
@@ -95,3 +106,47 @@ def check_same_element(column: VirtualColumn, target: Column) -> None:
             column=column.name,
             target_name=target.name,
         )
+
+
+def check_one_value(column: VirtualColumn, what: str) -> None:
+    """Refuse a column that has more than one element per transition.
+
+    Args:
+        column: the virtual column.
+        what: it is computed from, for the message.
+
+    Raises:
+        SpecError: naming the column and its shape.
+    """
+    if math.prod(column.shape) != 1:
+        raise SpecError(
+            f"column '{column.name}': shape is {column.shape}, but {what} is one value per "
+            "transition; declare shape=()",
+            column=column.name,
+            target_name=column.target_name,
+        )
+
+
+def as_declared(values: Tensor, column: VirtualColumn) -> Tensor:
+    """Values of one element per row, [N], in the column's shape and dtype: [N, *shape]."""
+    if values.dtype != column.dtype.torch:
+        values = values.to(column.dtype.torch)
+    return values.view(-1, *column.shape) if column.shape else values
+
+
+def zero_rows(values: Tensor, rows: BoolArray) -> None:
+    """Zero, in place, the values [*rows.shape, ...] where ``rows`` is True."""
+    if rows.any():
+        # As bytes: not every dtype can be assigned to. Zero bits are zero in all that have one.
+        values.view(torch.uint8).numpy().reshape(rows.size, -1)[rows.reshape(-1)] = 0
+
+
+def whole_number(what: str, value: Any, least: int) -> int:
+    """A setting that counts something.
+
+    Raises:
+        SpecError: it is no ``int``, or less than ``least``.
+    """
+    if type(value) is not int or value < least:
+        raise SpecError(f"{what} is {value!r}; give an integer of at least {least}")
+    return value

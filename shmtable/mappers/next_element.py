@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,7 @@ class NextElementMapper(Mapper):
     def config(self) -> dict[str, Any]:
         return {"only_last": self.per_window}
 
-    def check(self, column: VirtualColumn, target: Column) -> None:
+    def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
         check_same_element(column, target)
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:

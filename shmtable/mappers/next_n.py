@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn, Windows
-from shmtable.errors import SpecError
-from shmtable.mappers.base import Mapper, check_same_element
+from shmtable.mappers.base import Mapper, check_same_element, whole_number
 
 
 class NextNElementWrapper(Mapper):
@@ -21,9 +21,7 @@ class NextNElementWrapper(Mapper):
     """
 
     def __init__(self, n: int) -> None:
-        if type(n) is not int or n < 1:
-            raise SpecError(f"n is {n!r}; give an integer of at least 1", n=repr(n))
-        self.look_ahead = n
+        self.look_ahead = whole_number("n", n, 1)
 
     @classmethod
     def with_n(cls, n: int) -> NextNElementWrapper:
@@ -37,7 +35,7 @@ class NextNElementWrapper(Mapper):
     def config(self) -> dict[str, Any]:
         return {"n": self.look_ahead}
 
-    def check(self, column: VirtualColumn, target: Column) -> None:
+    def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
         check_same_element(column, target)
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:

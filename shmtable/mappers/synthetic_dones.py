@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn, Windows
 from shmtable.errors import SpecError
-from shmtable.mappers.base import Mapper
+from shmtable.mappers.base import Mapper, as_declared, check_one_value
 
 
 class SyntheticDones(Mapper):
@@ -35,17 +35,8 @@ class SyntheticDones(Mapper):
     def config(self) -> dict[str, Any]:
         return {"mask": self.mask}
 
-    def check(self, column: VirtualColumn, target: Column) -> None:
-        if math.prod(column.shape) != 1:
-            raise SpecError(
-                f"column '{column.name}': shape is {column.shape}, but the end of a sequence of "
-                f"'{target.name}' is one value per transition; declare shape=()",
-                column=column.name,
-                target_name=target.name,
-            )
+    def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
+        check_one_value(column, f"the end of a sequence of '{target.name}'")
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
-        ends = windows.ends(last=not self.mask)
-        if column.dtype.name != "bool":
-            ends = ends.to(column.dtype.torch)
-        return ends.view(-1, *column.shape) if column.shape else ends
+        return as_declared(windows.ends(last=not self.mask), column)

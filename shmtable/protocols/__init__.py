@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from shmtable.protocols.core import Core
 from shmtable.protocols.options import Options
-from shmtable.protocols.priorities import as_priority, update_priorities
+from shmtable.protocols.priorities import update_priorities
 from shmtable.protocols.read import sample
 from shmtable.protocols.restore import restore
 from shmtable.protocols.store import store
-from shmtable.protocols.write import add_sequences
+from shmtable.protocols.write import add
 
 __all__ = [
     "Core",
     "Options",
-    "add_sequences",
-    "as_priority",
+    "add",
     "restore",
     "sample",
     "store",

@@ -9,50 +9,55 @@ from typing import Any
 import numpy as np
 
 from shmtable.columns import Converter, CpuStorage, Schema
-from shmtable.errors import ArenaDamagedError, SpecError
+from shmtable.errors import ArenaDamagedError, ShmTableError
 from shmtable.index import (
     Arrays,
     Attachments,
-    Extra,
     Growth,
     Index,
     IndexView,
-    Layout,
     refuse_impossible,
 )
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
+from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
+from shmtable.protocols.callbacks import Repair, Told
+from shmtable.protocols.header import (
+    check_strategy,
+    classes_of,
+    describe,
+    extra_rows,
+    made_strategy,
+    plan_layout,
+)
 from shmtable.protocols.options import Options
+from shmtable.protocols.pace import Pace
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
-from shmtable.shm.header import DIRTY, header_bytes
+from shmtable.shm.header import DIRTY
 from shmtable.shm.lock import robust_available
 from shmtable.strategies import (
-    STRATEGIES,
     EjectionStrategy,
     SampleStrategy,
-    StateSpec,
     Strategy,
-    make_strategy,
 )
 from shmtable.types import Int64Array
 
 LOCK_TIMEOUT_S = 60.0
-# Memory is taken from the system in steps of an eighth of what there is, within these bounds.
+# Memory is taken from the system in steps of a share of what there is, within these bounds: of an
+# eighth until the table is full, and then of what a full table may have too much of.
+_STEP_SHARE, _LAST_STEP_SHARE = 8, 128
 _LEAST_STEP_BYTES = 256 << 10
 _LARGEST_STEP_BYTES = 16 << 20
-
-_MOST_NAMED = 8
-_EXAMPLES = {"sampler": "UniformSampleStrategy()", "ejector": "FifoEjectionStrategy()"}
 
 
 class Core:
     """The parts of an attached table.
 
     Attributes:
-        arena, index, view, storage, schema, converter, sampler, ejector, options: its parts.
+        arena, index, view, storage, schema, converter, sampler, ejector, options, pace: its parts.
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
@@ -64,14 +69,16 @@ class Core:
         try:
             self.options = Options(**spec["options"])
             self.schema = Schema.from_json(spec["schema"], {**MAPPERS, **classes})
-            self.sampler: SampleStrategy = _make_strategy(spec["sampler"], SampleStrategy, classes)
-            self.ejector: EjectionStrategy = _make_strategy(
+            self.sampler: SampleStrategy = made_strategy(spec["sampler"], SampleStrategy, classes)
+            self.ejector: EjectionStrategy = made_strategy(
                 spec["ejector"], EjectionStrategy, classes
             )
-            layout = _layout(spec, self.schema, self.options, arena.factor)
-        except (KeyError, TypeError, AttributeError) as error:
+            layout = plan_layout(spec, self.schema, self.options, arena.factor)
+        except ShmTableError:
+            raise
+        except Exception as error:  # whatever a text that anybody may have written leads to
             raise ArenaDamagedError(
-                f"{_where(arena)}: the table's description is incomplete ({error!r}); "
+                f"{_where(arena)}: the table's description makes no sense ({error!r}); "
                 "create the table again"
             ) from error
         if layout.total_bytes != arena.total_bytes:
@@ -82,17 +89,20 @@ class Core:
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
         # Around a fork the last one made is locked first: the order in which they are taken.
-        self.guard = Guard(arena, "table", self._repair_locked)
-        self._grow_guard = Guard(arena, "grow", _nothing_to_repair)
-        self.index = Index(
+        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
+        company = self.attachments.company
+        self._repair = Repair(arena.words)
+        self.guard = Guard(arena, "table", self._repair.run_locked, company)
+        self._grow_guard = Guard(arena, "grow", _nothing_to_repair, company)
+        told = Told(self.sampler, self.ejector)
+        self.index = self._repair.index = Index(
             self.arrays,
             extra_rows=extra_rows(self.schema),
             ring=self.guard.bell.ring_locked,
-            track=self._track,
-            forget=self._forget,
-            rebuild=self._rebuild_strategies,
+            track=told.track,
+            forget=told.forget,
+            rebuild=told.rebuild,
         )
-        self.attachments = Attachments(arena.words, self.arrays.attachment_words)
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
         for role, strategy in self._strategies().items():
             strategy.bind(
@@ -106,6 +116,7 @@ class Core:
             self.schema,
             {c.name: self._region(f"column/{c.name}") for c in self.schema.stored},
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
+            self.view.steps_since,
         )
         self.converter = Converter(self.schema, self.options.maxlen)
         # What the strategies have to say beyond the obligatory: asked once, not in every call.
@@ -113,6 +124,7 @@ class Core:
         self.receivers = [s for s in both if _overrides(s, Strategy, "receive")]
         self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
+        self.pace = Pace(arena.words, self.options.max_times_sampled)
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 
@@ -130,21 +142,22 @@ class Core:
         directory: str | None,
         lock: str | None,
         preallocate: bool,
+        limiter: Limiter | None = None,
     ) -> Core:
         """Make a new table; the arguments are those of ``ArrayMemoryTable``."""
-        _check_strategy("sampler", sampler, SampleStrategy)
-        _check_strategy("ejector", ejector, EjectionStrategy)
+        check_strategy("sampler", sampler, SampleStrategy)
+        check_strategy("ejector", ejector, EjectionStrategy)
         if lock is None:
             lock = "robust" if robust_available() else "portable"
         spec = {
             "schema": schema.to_json(),
             "options": asdict(options),
-            "sampler": _describe(sampler),
-            "ejector": _describe(ejector),
+            "sampler": describe(sampler),
+            "ejector": describe(ejector),
         }
 
         def plan(factor: int) -> tuple[int, dict[str, Any]]:
-            return _layout(spec, schema, options, factor).total_bytes, spec
+            return plan_layout(spec, schema, options, factor).total_bytes, spec
 
         made: list[Core] = []
 
@@ -152,6 +165,8 @@ class Core:
             core = cls(arena, classes_of(schema, sampler, ejector))
             core._format(preallocate)
             core.guard.run(core._join_locked)
+            if limiter is not None or options.max_times_sampled is not None:
+                core.guard.run(core.pace.put_locked, limiter)
             made.append(core)
 
         Arena.create(plan, name=name, directory=directory, lock=lock, prepare=prepare)
@@ -194,10 +209,15 @@ class Core:
 
     def victims_locked(self, transitions: int) -> Int64Array:
         """Live slots to eject so that at least so many transitions become free."""
-        return self.ejector.sample(transitions, self.random_locked())
+        return self.ejector.sample(transitions, self._generator_locked())
 
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
+        # Every add and every sample comes by here; not in the middle of planning one.
+        self.index.give_back_abandoned_locked()
+        return self._generator_locked()
+
+    def _generator_locked(self) -> np.random.Generator:
         if self._random is None:
             number = self.index.attachment = self.attachments.join_locked()
             sequence = np.random.SeedSequence(self.options.seed, spawn_key=(number,))
@@ -211,28 +231,13 @@ class Core:
             joined = self.arena.words_found[f.NEXT_ATTACHMENT]
             self.index.rebuild_locked(gone_before=joined)
             self.arena.first = False
+        self.pace.limiter_locked()  # refuses what is none
         self.random_locked()
-
-    def _repair_locked(self) -> None:
-        self.arena.words[f.RECOVERIES] += 1
-        self.index.rebuild_locked()
 
     def receive(self, slot: int, start: int, length: int, priority: Any = None) -> None:
         """Tell the strategies of a sequence whose rows are being written; without the lock."""
         for strategy in self.receivers:
             strategy.receive(slot, start, length, priority)
-
-    def _track(self, slot: int, start: int, length: int) -> None:
-        self.sampler.track(slot, start, length)
-        self.ejector.track(slot, start, length)
-
-    def _forget(self, slot: int, start: int, length: int) -> None:
-        self.sampler.forget(slot, start, length)
-        self.ejector.forget(slot, start, length)
-
-    def _rebuild_strategies(self) -> None:
-        self.sampler.rebuild()
-        self.ejector.rebuild()
 
     # -- memory ----------------------------------------------------------------------------
 
@@ -251,20 +256,26 @@ class Core:
         limits = words[f.MAXLEN], words[f.MAX_SEQUENCES]
         most_rows = row_limit(*limits, extra_rows(self.schema))
         most_slots = limits[1] + SPARE_SLOTS + 1
-        self._reserve("row", f.RESERVED_ROWS, growth.rows, most_rows)
-        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots)
-        self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, growth.buckets)
+        if growth.slots > most_slots:  # a file is being loaded beside a full table
+            most_slots = self.layout.capacity_slots
+        self._reserve("row", f.RESERVED_ROWS, growth.rows, limits[0], most_rows)
+        self._reserve("slot", f.RESERVED_SLOTS, growth.slots, most_slots, most_slots)
+        self._reserve("bucket", f.RESERVED_BUCKETS, growth.buckets, 0, growth.buckets)
         if growth.buckets > words[f.BUCKETS]:
             self.guard.run(self.index.grow_buckets_locked, growth.buckets)
 
-    def _reserve(self, per: str, mark: int, wanted: int, most: int) -> None:
+    def _reserve(self, per: str, mark: int, wanted: int, full: int, most: int) -> None:
         words = self.arena.words
         have = words[mark]
         if wanted <= have:
             return
         item_bytes = self.layout.item_bytes(per)
-        step = min(max(have * item_bytes // 8, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
-        target = max(wanted, min(have + step // item_bytes, most))
+        share = _STEP_SHARE if have < full else _LAST_STEP_SHARE
+        step = min(max(have * item_bytes // share, _LEAST_STEP_BYTES), _LARGEST_STEP_BYTES)
+        target = have + step // item_bytes
+        if have < full:
+            target = min(target, full)
+        target = max(wanted, min(target, most))
         self.arena.reserve(self.layout.spans(per, have, target))
         self.guard.run(self._raise_mark_locked, mark, target)
 
@@ -296,12 +307,8 @@ class Core:
     # -- the rest --------------------------------------------------------------------------
 
     def company(self) -> str:
-        """Who else has the table open, and when each last added: for the end of a message."""
-        others = self.attachments.others()
-        if not others:
-            return "no other process has the table open"
-        shown = "; ".join(map(str, others[-_MOST_NAMED:]))
-        return f"of {len(others)} others with the table open: {shown}"
+        """Who else has the table open, and when each was last heard of: to end a message with."""
+        return self.attachments.company()
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""
@@ -332,58 +339,6 @@ class Core:
 
 def _overrides(strategy: Strategy, base: type[Strategy], method: str) -> bool:
     return getattr(type(strategy), method) is not getattr(base, method)
-
-
-def extra_rows(schema: Schema) -> int:
-    """Rows that a sequence may bring beyond its transitions: at least a last observation."""
-    return max(1, schema.max_look_ahead)
-
-
-def classes_of(schema: Schema, *strategies: Strategy) -> dict[str, type[Any]]:
-    """By name, the classes of the mappers and strategies."""
-    inner = [part for strategy in strategies for part in strategy.parts()]
-    parts = [*(column.mapper for column in schema.virtual), *strategies, *inner]
-    return {type(part).__name__: type(part) for part in parts}
-
-
-def _describe(strategy: Strategy) -> dict[str, Any]:
-    return {
-        "type": type(strategy).__name__,
-        "config": strategy.config(),
-        "states": [list(asdict(state).values()) for state in strategy.states()],
-    }
-
-
-def _check_strategy(what: str, strategy: object, kind: type[Strategy]) -> None:
-    if not isinstance(strategy, kind):
-        raise SpecError(
-            f"{what} is {strategy!r}; give an instance of a {kind.__name__}, "
-            f"for example {what}={_EXAMPLES[what]}"
-        )
-
-
-def _make_strategy(
-    spec: Mapping[str, Any], kind: type[Strategy], classes: Mapping[str, type[Any]]
-) -> Any:
-    return make_strategy(kind, spec["type"], spec["config"], {**STRATEGIES, **classes})
-
-
-def _layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:
-    arrays = [Extra(f"column/{c.name}", "row", c.row_bytes) for c in schema.stored]
-    arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
-    for role in ("sampler", "ejector"):
-        for state in (StateSpec(*entry) for entry in spec[role]["states"]):
-            item_bytes = np.dtype(state.dtype).itemsize
-            per = "once" if state.per == "table" else state.per
-            arrays.append(Extra(f"{role}/{state.name}", per, item_bytes, state.every))
-    return Layout.plan(
-        first_byte=header_bytes(spec),
-        factor=factor,
-        maxlen=options.maxlen,
-        max_sequences=options.max_sequences,
-        extra_rows=extra_rows(schema),
-        arrays=arrays,
-    )
 
 
 def _nothing_to_repair() -> None:

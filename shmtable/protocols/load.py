@@ -1,7 +1,7 @@
 """Restoring: a file's sequences take the place of the table's.
 
-1. For each sequence: under the lock, a slot and rows, state LOADED; then, holding nothing, the
-   copy. The table goes on as it is: nobody sees what is being loaded.
+1. For some hundred sequences at a time: under the lock, slots and rows, state LOADED; then,
+   holding nothing, the copy. The table goes on as it is: nobody sees what is being loaded.
 2. Under the lock: one store makes all of them live and all others gone.
 
 A process that dies in 1 leaves LOADED slots, taken back like those of a dead writer.
@@ -10,38 +10,24 @@ A process that dies in 1 leaves LOADED slots, taken back like those of a dead wr
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from shmtable.errors import CapacityError
-from shmtable.index import Blocked, Growth, Request, Reservation
+from shmtable.index import Growth, Request, Reservation
 from shmtable.protocols.core import Core
 from shmtable.types import Int64Array
 
-
-class Extent(Protocol):
-    """What a sequence needs: see ``columns.Prepared``, which is one."""
-
-    @property
-    def length(self) -> int: ...
-
-    @property
-    def span(self) -> int: ...
-
-    @property
-    def extra(self) -> int: ...
-
-
-E = TypeVar("E", bound=Extent)
+#: More in a batch would only make others wait for the lock longer at a time.
+MOST_AT_ONCE = 256
 
 
 def load(
     core: Core,
-    sequences: Iterable[tuple[int, E]],
-    fill: Callable[[Core, Reservation, E], None],
+    batches: Iterable[Sequence[Request]],
+    fill: Callable[[list[Reservation]], None],
     *,
     on_publish: Callable[[Int64Array], None] | None = None,
 ) -> int:
@@ -49,10 +35,11 @@ def load(
 
     Args:
         core: the table.
-        sequences: identity and what it needs, oldest first; identities are unique, and the
-            transitions together at most ``maxlen``. Read once, one at a time.
-        fill: called for each with its reservation, holding nothing; sees to it that the rows are
-            written before ``sequences`` ends (``protocols.write.copy`` does so at once).
+        batches: what the sequences need, oldest first, at most ``MOST_AT_ONCE`` in a batch;
+            identities are unique, and the transitions together at most ``maxlen``. Read once, one
+            at a time.
+        fill: called with the reservations of each batch, in order, holding nothing; writes the
+            rows, and what the row map says of them, before it returns or ``batches`` ends.
         on_publish: called under the lock before the change becomes real, with the slots in the
             order given; fills in fields of theirs that the table itself does not know.
 
@@ -68,11 +55,10 @@ def load(
     core.guard.run(core.random_locked)
     in_use = core.arena.in_use()  # as in ``write``
     try:
-        for identity, sequence in sequences:
-            request = Request(identity, sequence.length, sequence.span, sequence.extra, False)
-            reservation = _reserve(core, request, sys._getframe())
-            slots.append(reservation.slot)
-            fill(core, reservation, sequence)
+        for batch in batches:
+            reservations = _reserve(core, batch, sys._getframe())
+            slots += [reservation.slot for reservation in reservations]
+            fill(reservations)
         core.guard.run(_publish_locked, core, slots, on_publish)
     except BaseException:
         core.guard.run(core.index.abort_of_locked, sys._getframe())
@@ -82,21 +68,30 @@ def load(
     return len(slots)
 
 
-def _reserve(core: Core, request: Request, caller: FrameType) -> Reservation:
-    while True:
-        outcome = core.guard.run(core.index.load_locked, request, caller)
-        if isinstance(outcome, Reservation):
-            return outcome
-        layout = core.layout
-        room = isinstance(outcome, Growth) and (
+def _reserve(core: Core, batch: Sequence[Request], caller: FrameType) -> list[Reservation]:
+    """Reserve all of a batch: together where a gap is wide enough, else in ever smaller parts."""
+    layout = core.layout
+    reservations: list[Reservation] = []
+    parts = [batch]
+    while parts:
+        part = parts.pop()
+        outcome = core.guard.run(core.index.load_locked, part, caller)
+        if isinstance(outcome, list):
+            reservations += outcome
+        elif isinstance(outcome, Growth) and (
             outcome.rows <= layout.capacity_rows and outcome.slots <= layout.capacity_slots
-        )
-        if isinstance(outcome, Blocked) or not room:
+        ):
+            core.grow(outcome)
+            parts.append(part)
+        elif len(part) > 1:
+            half = len(part) // 2
+            parts += [part[half:], part[:half]]
+        else:
             raise CapacityError(
                 "the address space taken at creation does not hold the table's content and the "
                 "file's side by side; clear() the table first, or make a new one"
             )
-        core.grow(outcome)
+    return reservations
 
 
 def _publish_locked(

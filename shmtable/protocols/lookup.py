@@ -9,7 +9,8 @@ from shmtable.errors import CapacityError, UnknownIdentityError
 from shmtable.index import fields as f
 from shmtable.index import findings_locked
 from shmtable.index.layout import SPARE_SLOTS, row_limit
-from shmtable.protocols.core import Core, extra_rows
+from shmtable.protocols.core import Core
+from shmtable.protocols.header import extra_rows
 from shmtable.types import Finding, Int64Array, Stats
 
 
@@ -25,35 +26,38 @@ def _identities_locked(core: Core) -> Int64Array:
 
 
 def sequence(core: Core, identity: int) -> dict[str, Tensor]:
-    """A copy of one sequence: copied without the lock, and again if it has left meanwhile."""
+    """A copy of one sequence: without the lock, and again if it left or changed meanwhile."""
     while True:
-        slot, generation, start, length, extra = core.guard.run(_locate_locked, core, identity)
+        slot, generation, updates, start, length, extra = core.guard.run(
+            _locate_locked, core, identity
+        )
         result: dict[str, Tensor] = {}
         for number, column in enumerate(core.schema.stored):
             rows = length + core.schema.look_ahead[column.name] + (extra >> number & 1)
             result[column.name] = core.storage.read(column.name, start, rows)
         for column in core.schema.tags:
             result[column.name] = core.storage.read_tag(column.name, slot)
-        if core.guard.run(_generation_locked, core, slot) == generation:
+        if core.guard.run(_unchanged_locked, core, slot, generation, updates):
             return {c.name: result[c.name] for c in core.schema.columns if c.name in result}
 
 
-def _locate_locked(core: Core, identity: int) -> tuple[int, int, int, int, int]:
+def _locate_locked(core: Core, identity: int) -> tuple[int, int, int, int, int, int]:
     slot = _live_locked(core, identity)
     base = slot * f.SLOT_WORDS
     slots, notes = core.arrays.slot_words, core.arrays.note_words
     return (
         slot,
         slots[base + f.GENERATION],
+        core.arena.words[f.UPDATES],
         slots[base + f.START],
         slots[base + f.LENGTH],
         notes[base + f.EXTRA_MORE] << f.EXTRA_BITS | notes[base + f.EXTRA],
     )
 
 
-def _generation_locked(core: Core, slot: int) -> int:
-    generation: int = core.arrays.slot_words[slot * f.SLOT_WORDS + f.GENERATION]
-    return generation
+def _unchanged_locked(core: Core, slot: int, generation: int, updates: int) -> bool:
+    slots, base = core.arrays.slot_words, slot * f.SLOT_WORDS
+    return bool(slots[base + f.GENERATION] == generation and slots[base + f.VERSION] <= updates)
 
 
 def _live_locked(core: Core, identity: int) -> int:

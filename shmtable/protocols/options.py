@@ -31,6 +31,7 @@ class Options:
         layout: "flat" or "batch_time".
         pad: None, "zero" or "edge".
         seed: root of all random streams.
+        max_times_sampled: windows handed out of a sequence before it goes; None for no bound.
 
     Raises:
         SpecError: a value that cannot be.
@@ -42,6 +43,7 @@ class Options:
     layout: str
     pad: str | None
     seed: int
+    max_times_sampled: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("maxlen", "max_sequences"):
@@ -59,6 +61,11 @@ class Options:
                 raise SpecError(f"{name} is {value!r}; give one of {choices}")
         if type(self.seed) is not int or self.seed < 0:
             raise SpecError(f"seed is {self.seed!r}; give a non-negative integer, or None")
+        most = self.max_times_sampled
+        if most is not None and (type(most) is not int or not 1 <= most <= _MOST):
+            raise SpecError(
+                f"max_times_sampled is {most!r}; give an integer from 1 to 2**40, or None"
+            )
 
 
 def build(
@@ -69,6 +76,7 @@ def build(
     max_sequences: Any,
     seed: Any,
     pad: Any,
+    max_times_sampled: Any = None,
     **choices: Any,
 ) -> tuple[Schema, Options]:
     """Check what a caller asks for.
@@ -81,6 +89,7 @@ def build(
         max_sequences=maxlen if max_sequences is None else max_sequences,
         seed=secrets.randbits(63) if seed is None else seed,
         pad=pad,
+        max_times_sampled=max_times_sampled,
         **choices,
     )
     if not isinstance(columns, Iterable):

@@ -2,16 +2,19 @@
 
 1. Under the lock: the sampler picks windows; their slots' generations are remembered.
 2. Holding nothing: gather every column into fresh tensors. Writers go on, and what is read may
-   be ejected and overwritten meanwhile.
+   be ejected and overwritten, or updated in place, meanwhile.
 3. Under the lock: compare generations. A window whose sequence has left is picked and gathered
    anew; all others are what they were at 1, because a generation rises before its rows are given
-   to anybody else.
+   to anybody else, and a version before rows are updated in place.
+
+Where the table has a limiter, or uses sequences up, 3 also decides whether the windows may be
+handed out at all: see ``pace`` and ``consume``.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +29,10 @@ from shmtable.errors import (
     WaitTimeoutError,
 )
 from shmtable.index import fields as f
-from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+from shmtable.protocols import consume
+from shmtable.protocols.core import Core
+from shmtable.protocols.pace import Held
+from shmtable.protocols.wait import Wait
 from shmtable.shm.header import DIRTY
 from shmtable.types import Int64Array, SamplePoints, SampleResult
 
@@ -34,6 +40,7 @@ from shmtable.types import Int64Array, SamplePoints, SampleResult
 # missing is gathered under the lock, where nothing can leave.
 _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
+_NONE: Int64Array = np.empty(0, np.int64)
 
 
 def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> SampleResult:
@@ -49,57 +56,97 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
         EmptyTableError: nothing to sample, and no waiting was asked for.
         NoWindowError: no sequence is long enough, and no waiting was asked for.
         WaitTimeoutError: nothing to sample came in time.
+        RateLimitedError: the limiter did not admit the sample in time.
+        SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
-    points = _pick(core, count, steps, timeout_s)
+    wait = Wait(core, timeout_s)
+    points, updates = _pick(core, count, steps, wait)
     columns = _gather(core, points, steps)
-    for round_number in range(_ROUNDS):
-        stale = core.guard.run(_validate_locked, core, points, steps)
+    rounds = 0
+    while True:
+        stale = core.guard.run(_validate_locked, core, points, steps, updates)
         if stale is None:
             return _result(core, columns, points)
-        if round_number == _ROUNDS - 1:
-            break
-        fresh = _pick(core, len(stale), steps, timeout_s)
-        points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
-    return core.guard.run(_finish_locked, core, columns, points, stale, steps)
+        if not isinstance(stale, _Seen):
+            rounds += 1
+            if rounds < _ROUNDS:
+                kept = np.delete(points.slots, stale)
+                fresh, _ = _pick(core, len(stale), steps, wait, kept)
+                points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
+                continue
+            points, seen = core.guard.run(
+                _finish_locked, core, columns, points, stale, steps, updates
+            )
+            if seen is None:
+                return _result(core, columns, points)
+            stale = seen
+        _sleep(core, count, steps, wait, stale.bell)
 
 
 def _result(core: Core, columns: dict[str, Tensor], points: SamplePoints) -> SampleResult:
     return SampleResult(columns, points=points, weights=core.sampler.weights(points))
 
 
-def _pick(core: Core, count: int, steps: int, timeout_s: float | None) -> SamplePoints:
-    deadline: float | None = None
+class _Seen(NamedTuple):
+    """What others have taken meanwhile has to be waited for: until the bell is another."""
+
+    bell: int
+
+
+def _pick(
+    core: Core, count: int, steps: int, wait: Wait, kept: Int64Array = _NONE
+) -> tuple[SamplePoints, int]:
+    """Windows beside those in the slots ``kept``, and the number of the last update before."""
     while True:
-        points, seen = core.guard.run(_pick_locked, core, count, steps)
+        points, seen = core.guard.run(_pick_locked, core, count, steps, kept)
         if points is not None:
-            return points
-        now = time.monotonic()
-        if deadline is None and timeout_s is not None:
-            deadline = now + timeout_s
-        if deadline is not None and now >= deadline:
-            error = core.guard.run(_nothing_locked, core, steps)
-            if not timeout_s:
-                raise error
-            fact = str(error).partition(";")[0]
-            raise WaitTimeoutError(
-                f"waited {timeout_s:g} s for something to sample: {fact}; {core.company()}",
-                timeout_s=timeout_s,
-            )
-        _refuse_to_wait_alone(core)
-        core.guard.bell.wait(seen, LOCK_TIMEOUT_S if deadline is None else deadline - now)
+            return points, seen
+        _sleep(core, count + len(kept), steps, wait, seen)
 
 
-def _pick_locked(core: Core, count: int, steps: int) -> tuple[SamplePoints | None, int]:
-    if core.arena.words[f.LIVE_COUNT]:
-        points = core.sampler.sample(count, steps, core.random_locked())
+def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
+    """Wait for the bell; raise when the time is up, or when nobody is left to ring it."""
+    if wait.is_over():
+        error = core.guard.run(_nothing_locked, core, count, steps)
+        if isinstance(error, Held):
+            raise wait.rate_limited("sample", error.reason)
+        if not wait.timeout_s:
+            raise error
+        fact = str(error).partition(";")[0]
+        raise WaitTimeoutError(
+            f"waited {wait.timeout_s:g} s for something to sample: {fact}; {core.company()}",
+            timeout_s=wait.timeout_s,
+        )
+    _refuse_to_wait_alone(core)
+    if core.arena.words[f.PACE] and wait.is_to_tell():
+        reason = core.guard.run(_nothing_locked, core, count, steps)
+        wait.tell("sample", reason.reason if isinstance(reason, Held) else str(reason))
+    wait.sleep(seen)
+
+
+def _pick_locked(
+    core: Core, count: int, steps: int, kept: Int64Array = _NONE
+) -> tuple[SamplePoints | None, int]:
+    words = core.arena.words
+    if words[f.PACE]:
+        points = consume.pick_locked(core, _draw_locked, count, steps, kept)
+        if points is not None:
+            return points, words[f.UPDATES]
+    elif words[f.LIVE_COUNT]:
+        points = _draw_locked(core, count, steps)
         if len(points):
-            if len(points) != count:
-                raise StrategyError(
-                    f"the sampler chose {len(points)} windows, {count} were asked for: it must "
-                    "return exactly so many, or none at all when no sequence offers one"
-                )
-            return points, 0
+            return points, words[f.UPDATES]
     return None, core.guard.bell.seen_locked()
+
+
+def _draw_locked(core: Core, count: int, steps: int) -> SamplePoints:
+    points = core.sampler.sample(count, steps, core.random_locked())
+    if len(points) != count and len(points):
+        raise StrategyError(
+            f"the sampler chose {len(points)} windows, {count} were asked for: it must "
+            "return exactly so many, or none at all when no sequence offers one"
+        )
+    return points
 
 
 def _refuse_to_wait_alone(core: Core) -> None:
@@ -123,13 +170,24 @@ def _refuse_to_wait_alone(core: Core) -> None:
         )
 
 
-def _nothing_locked(core: Core, steps: int) -> SampleError:
+def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held:
+    """Why there is no sample."""
     live = core.view.live_slots()
     if not len(live):
         return EmptyTableError(
             "the table is empty; add a sequence first, or pass timeout_s to wait for one"
         )
     longest = int(core.arrays.slots[live, f.LENGTH].max())
+    if core.arena.words[f.PACE]:
+        held = core.pace.sample_locked(count, steps)
+        if held is not None:
+            return held
+        if longest >= steps or core.view.short:
+            return NoWindowError(
+                f"{consume.missing_locked(core, count, steps)}; add more, or ask for fewer",
+                sequence_length=steps,
+                longest=longest,
+            )
     if longest >= steps or core.view.short:
         # Not for want of windows: with epsilon=0 a priority of 0 means never.
         return NoWindowError(
@@ -161,13 +219,25 @@ def _gather(core: Core, points: SamplePoints, steps: int) -> dict[str, Tensor]:
     return gather_columns(core.schema, windows, pad=pad, layout=layout)
 
 
-def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array | None:
-    """Which windows have lost their sequence; None when all are good, and then they count."""
-    slots = points.slots
+def _validate_locked(
+    core: Core, points: SamplePoints, steps: int, updates: int
+) -> Int64Array | _Seen | None:
+    """Which windows have lost their sequence, or were updated after update number ``updates``.
+
+    None when all are good, and then they count.
+    """
+    slots, words = points.slots, core.arena.words
     stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
     if len(stale):
         return stale
-    words = core.arena.words
+    if words[f.UPDATES] != updates:
+        stale = (core.arrays.slots[slots, f.VERSION] > updates).nonzero()[0]
+        if len(stale):
+            return stale
+    if words[f.PACE]:
+        over = consume.over_locked(core, points, steps)
+        if over is not None:
+            return _Seen(core.guard.bell.seen_locked()) if isinstance(over, Held) else over
     if core.listeners:
         words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
     np.add.at(core.arrays.times_sampled, slots, 1)
@@ -177,6 +247,8 @@ def _validate_locked(core: Core, points: SamplePoints, steps: int) -> Int64Array
         for strategy in core.listeners:
             strategy.on_sample(points, steps)
         words[DIRTY] = 0
+    if words[f.PACE]:
+        consume.count_locked(core, points, steps)
     return None
 
 
@@ -199,21 +271,26 @@ def _splice(
 
 
 def _finish_locked(
-    core: Core, columns: dict[str, Tensor], points: SamplePoints, stale: Int64Array, steps: int
-) -> SampleResult:
-    """Draw and gather the last few windows where nobody can eject them."""
+    core: Core,
+    columns: dict[str, Tensor],
+    points: SamplePoints,
+    stale: Int64Array,
+    steps: int,
+    updates: int,
+) -> tuple[SamplePoints, _Seen | None]:
+    """Draw and gather the last few windows where nobody can eject them; None: all are good."""
     per_window = sum(t.numel() * t.element_size() for t in columns.values()) // len(points)
     if per_window * len(stale) > _MOST_BYTES_LOCKED:
         raise WaitTimeoutError(
             f"{len(stale)} of {len(points)} windows were ejected while they were being copied, "
             f"{_ROUNDS} times in a row; the table is too small for the rate of adds: raise maxlen"
         )
-    fresh, _ = _pick_locked(core, len(stale), steps)
+    fresh, seen = _pick_locked(core, len(stale), steps, np.delete(points.slots, stale))
     if fresh is None:
-        raise _nothing_locked(core, steps)
+        return points, _Seen(seen)
     points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
-    still = _validate_locked(core, points, steps)
-    if still is not None:
-        # Those gathered before this section have aged again; those gathered in it cannot.
-        return _finish_locked(core, columns, points, still, steps)
-    return _result(core, columns, points)
+    still = _validate_locked(core, points, steps, updates)
+    if still is None or isinstance(still, _Seen):
+        return points, still
+    # Those gathered before this section have aged again; those gathered in it cannot.
+    return _finish_locked(core, columns, points, still, steps, core.arena.words[f.UPDATES])

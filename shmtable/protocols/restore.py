@@ -13,10 +13,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 
+from shmtable.columns import Column, CpuStorage
 from shmtable.formats import (
     PIECE_BYTES,
     Content,
@@ -25,25 +25,15 @@ from shmtable.formats import (
     TableSerializationVersion,
     opened,
 )
-from shmtable.index import Reservation
+from shmtable.index import Request, Reservation
 from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting, fit
-from shmtable.protocols.load import load
+from shmtable.protocols.load import MOST_AT_ONCE, load
 from shmtable.protocols.resume import Resuming
-from shmtable.protocols.rows import RowBytes
-from shmtable.types import Int64Array
+from shmtable.types import Int64Array, rows_of
 
 # A compressed member may hold this many times what the table can: a larger table's file.
 _PROPORTION = 64
-
-
-class _Sequence(NamedTuple):
-    """See ``load.Extent``; ``place`` is its number in the file."""
-
-    length: int
-    span: int
-    extra: int
-    place: int
 
 
 def restore(
@@ -74,7 +64,7 @@ def restore(
         resuming = Resuming(core, content, fitting)
         with ThreadPoolExecutor(1, "shmtable-restore") as helper:
             rows = _Rows(core, content, fitting, helper, progress)
-            load(core, rows.sequences(), rows.expect, on_publish=resuming.publish_locked)
+            load(core, rows.batches(), rows.read, on_publish=resuming.publish_locked)
         resuming.finish()
 
 
@@ -89,17 +79,19 @@ class _Rows:
         helper: ThreadPoolExecutor,
         progress: Progress | None,
     ) -> None:
+        self._core = core
         self._content = content
         self._fitting = fitting
         self._helper = helper
         self._progress = progress
-        self._waiting: list[tuple[Reservation, int]] = []
+        self._next = fitting.first
         self._sums: list[Future[None]] = []
         columns = (*core.schema.stored, *core.schema.tags)
         tags = {column.name for column in core.schema.tags}
         self._columns = [
             _Column(
-                RowBytes(core, column),
+                core.storage,
+                column,
                 fitting.parts[column.name],
                 fitting.counts[column.name],
                 column.name in tags,
@@ -108,26 +100,23 @@ class _Rows:
         ]
         self._sizes = np.zeros_like(fitting.lengths)
         for column in self._columns:
-            self._sizes += column.counts * column.memory.row_bytes
+            self._sizes += column.counts * column.row_bytes
 
-    def sequences(self) -> Iterator[tuple[int, _Sequence]]:
+    def batches(self) -> Iterator[list[Request]]:
         """What ``load`` asks for; ends when all rows are read and all checksums are right."""
-        fitting, content = self._fitting, self._content
         self._check_apart()
-        identities = content.identities.tolist()
-        lengths, spans = fitting.lengths.tolist(), fitting.spans.tolist()
-        extras = fitting.extras
-        sizes = self._sizes.tolist()
-        total, done, waiting = sum(sizes[fitting.first :]), 0, 0
-        for index in range(fitting.first, len(identities)):
-            yield identities[index], _Sequence(lengths[index], spans[index], extras[index], index)
-            waiting += sizes[index]
-            if waiting >= PIECE_BYTES:
-                self._read()
-                done, waiting = done + waiting, 0
-                if self._progress is not None:
-                    self._progress(done, total)
-        self._read()
+        fitting = self._fitting
+        ends = np.cumsum(self._sizes)
+        total, begin = int(self._sizes[fitting.first :].sum()), fitting.first
+        before = int(ends[begin - 1]) if begin else 0
+        done = 0
+        while begin < len(ends):
+            end = max(int(np.searchsorted(ends, before + done + PIECE_BYTES)), begin + 1)
+            end = min(end, begin + MOST_AT_ONCE)
+            yield self._requests(begin, end)
+            begin, done = end, int(ends[end - 1]) - before
+            if self._progress is not None:
+                self._progress(done, total)
         for future in self._sums:
             future.result()
         for column in self._columns:
@@ -135,12 +124,34 @@ class _Rows:
         if self._progress is not None:
             self._progress(total, total)
 
-    def expect(self, core: Core, reservation: Reservation, sequence: _Sequence) -> None:
-        """A sequence has got its rows; they are read with the next batch."""
-        start = reservation.start
+    def read(self, reservations: list[Reservation]) -> None:
+        """Read the rows of the next sequences to where they belong."""
+        which = np.arange(self._next, self._next + len(reservations))
+        self._next += len(reservations)
+        starts = np.array([reservation.start for reservation in reservations], np.int64)
+        slots = np.array([reservation.slot for reservation in reservations], np.int64)
+        lengths = self._fitting.lengths[which]
         # The rows are ours, and so is what the row map says of them.
-        core.arrays.row_slot[start : start + sequence.length] = reservation.slot
-        self._waiting.append((reservation, sequence.place))
+        self._core.arrays.row_slot[rows_of(starts, lengths)] = np.repeat(slots, lengths)
+        done = [column.read(starts, slots, which) for column in self._columns]
+        # One batch of checksums may be under way while the next rows are read, not more: what
+        # has just been read is still in the cache.
+        for future in self._sums:
+            future.result()
+        self._sums = [self._helper.submit(_add_up, self._columns, done)]
+
+    def _requests(self, begin: int, end: int) -> list[Request]:
+        fitting = self._fitting
+        return [
+            Request(*needs, False)
+            for needs in zip(
+                self._content.identities[begin:end].tolist(),
+                fitting.lengths[begin:end].tolist(),
+                fitting.spans[begin:end].tolist(),
+                fitting.extras[begin:end],
+                strict=True,
+            )
+        ]
 
     def _check_apart(self) -> None:
         """Check what will not be read from first to last on the way into the table."""
@@ -154,20 +165,6 @@ class _Rows:
             if name not in used:
                 part.rows.check()
 
-    def _read(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        starts = np.array([reservation.start for reservation, _ in waiting], np.int64)
-        slots = np.array([reservation.slot for reservation, _ in waiting], np.int64)
-        which = np.array([index for _, index in waiting], np.int64)
-        done = [column.read(starts, slots, which) for column in self._columns]
-        # One batch of checksums may be under way while the next rows are read, not more: what
-        # has just been read is still in the cache.
-        for future in self._sums:
-            future.result()
-        self._sums = [self._helper.submit(_add_up, self._columns, done)]
-
 
 def _add_up(columns: list[_Column], done: list[list[memoryview]]) -> None:
     for column, views in zip(columns, done, strict=True):
@@ -178,14 +175,24 @@ class _Column:
     """One column on its way from the file into the table.
 
     Args:
-        memory: of the column.
+        storage: of the table.
+        column: of the table.
         part: of the file; None if it has none, then the rows become zeros.
         counts: int64 [n], rows taken of each of the file's sequences.
         tag: whether rows lie at slots.
     """
 
-    def __init__(self, memory: RowBytes, part: Part | None, counts: Int64Array, tag: bool) -> None:
-        self.memory = memory
+    def __init__(
+        self,
+        storage: CpuStorage,
+        column: Column,
+        part: Part | None,
+        counts: Int64Array,
+        tag: bool,
+    ) -> None:
+        self.row_bytes = column.row_bytes
+        self._storage = storage
+        self._name = column.name
         self.part = part
         self.counts = counts
         self._tag = tag
@@ -205,22 +212,21 @@ class _Column:
     def read(self, starts: Int64Array, slots: Int64Array, which: Int64Array) -> list[memoryview]:
         """Read the rows of some sequences to where they belong; returns the memory."""
         counts = self.counts[which]
-        targets = [
-            self.memory.run(start, count)
-            for start, count in zip(
-                (slots if self._tag else starts).tolist(), counts.tolist(), strict=True
-            )
-        ]
+        places = slots if self._tag else starts
         if self.part is None:
+            targets = self._storage.memory_of(self._name, places, counts)
             for target in targets:
                 np.frombuffer(target, np.uint8)[:] = 0
             return targets
         firsts = self.part.starts[which]
         breaks = np.flatnonzero(firsts[1:] != firsts[:-1] + counts[:-1]) + 1
-        edges = [0, *breaks.tolist(), len(targets)]
+        edges = [0, *breaks.tolist(), len(firsts)]
+        done: list[memoryview] = []
         for begin, end in zip(edges, edges[1:], strict=False):
-            self.part.rows.read_into(int(firsts[begin]), targets[begin:end])
-        return targets
+            targets = self._storage.memory_of(self._name, places[begin:end], counts[begin:end])
+            self.part.rows.read_into(int(firsts[begin]), targets)
+            done += targets
+        return done
 
     def add_up(self, views: list[memoryview]) -> None:
         """Go on with the checksum."""

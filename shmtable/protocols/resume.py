@@ -11,12 +11,11 @@ import numpy.typing as npt
 from shmtable.errors import FileDamagedError
 from shmtable.formats import Content
 from shmtable.index import fields as f
-from shmtable.index.arrays import rows_of
 from shmtable.protocols.core import Core
 from shmtable.protocols.fit import Fitting
 from shmtable.shm.header import DIRTY
 from shmtable.strategies import StateSpec, Strategy
-from shmtable.types import Int64Array
+from shmtable.types import Int64Array, rows_of
 
 
 class Resuming:

@@ -2,7 +2,8 @@
 
 Slots and generations are taken under the lock, everything else afterwards: what describes a slot
 stays as it is while its generation does, so whoever copies compares generations at the end, as a
-sample does. Nothing read from a slot is used before that comparison.
+sample does. Nothing read from a slot is used before that comparison. Rows may be updated in place;
+whoever copies them asks for the number of the last update before, and compares versions at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import numpy as np
 from shmtable.index import fields as f
 from shmtable.protocols.core import Core
 from shmtable.types import BoolArray, Int64Array
+
+# As the number of the last update: rows that have been copied change no more.
+COPIED = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,19 @@ def current_locked(core: Core, found: Snapshot) -> BoolArray:
     """bool [n], which sequences are still there, and so were there all the time."""
     current: BoolArray = core.arrays.slots[found.slots, f.GENERATION] == found.generations
     return current
+
+
+def updates_locked(core: Core) -> int:
+    """The number of the last update in place; to be asked before rows are copied."""
+    updates: int = core.arena.words[f.UPDATES]
+    return updates
+
+
+def changed_locked(core: Core, found: Snapshot, updates: int) -> bool:
+    """Whether rows of these sequences were updated after update number ``updates``."""
+    if core.arena.words[f.UPDATES] <= updates:
+        return False
+    return bool((core.arrays.slots[found.slots, f.VERSION] > updates).any())
 
 
 def _live_locked(core: Core) -> tuple[Int64Array, Int64Array]:

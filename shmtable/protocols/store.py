@@ -3,9 +3,10 @@
 1. Under the lock: the list of live sequences. Each column gets room in the file for all of them.
 2. For a few MiB of sequences at a time, holding nothing: write their rows from the table's memory
    to the file, and compute checksums, at the same time.
-3. Under the lock: compare generations. Sequences that have left meanwhile are not counted in, and
-   the batch is written again without them; what has been counted in is sound, because a
-   generation rises before its rows are given to anybody else.
+3. Under the lock: compare generations and versions. Sequences that have left meanwhile are not
+   counted in, and the batch is written again without them, or because its rows were updated; what
+   has been counted in is sound, because a generation rises before its rows are given to anybody
+   else, and a version before rows are updated in place.
 4. Headers, ranges and directory; then the file takes the place of the old one.
 
 Nothing is copied in memory, and nobody waits for more than a comparison of generations.
@@ -13,6 +14,7 @@ Nothing is copied in memory, and nobody waits for more than a comparison of gene
 
 from __future__ import annotations
 
+import itertools
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +32,21 @@ from shmtable.formats import (
 from shmtable.formats.archive_writer import ArchiveWriter
 from shmtable.formats.atomic import replacing
 from shmtable.formats.v1_writer import ColumnWriter, Summary, V1Writer
-from shmtable.index.arrays import rows_of
 from shmtable.protocols.core import Core
 from shmtable.protocols.legacy import store_legacy
-from shmtable.protocols.parts import StoredColumn, stored_columns
-from shmtable.protocols.rows import file_columns
-from shmtable.protocols.snapshot import Snapshot, current_locked, snapshot
-from shmtable.types import Int64Array
+from shmtable.protocols.parts import StoredColumn, file_columns, stored_columns
+from shmtable.protocols.snapshot import (
+    COPIED,
+    Snapshot,
+    changed_locked,
+    current_locked,
+    snapshot,
+    updates_locked,
+)
+from shmtable.types import BoolArray, Int64Array, rows_of
+
+# Where updates come faster than a batch is written, it is copied under the lock in the end.
+_ROUNDS = 4
 
 
 def store(
@@ -151,26 +161,43 @@ def _copy_batch(
 ) -> Int64Array:
     """Write the batch's rows until a whole writing of them was undisturbed."""
     batch = batch[core.guard.run(current_locked, core, found.only(batch))]
-    while len(batch):
+    for attempt in itertools.count(1):
+        updates = core.guard.run(updates_locked, core)
         views = [column.views(batch) for column in target.columns]
+        if attempt > _ROUNDS:
+            updates = core.guard.run(_copy_locked, core, found.only(batch), views)
         sums = helper.submit(target.checksums, views)
         try:
             sizes = target.write(views)
         finally:
             crcs = sums.result()  # it reads the table's memory: never leave it behind
-        current = core.guard.run(_validate_locked, core, found.only(batch), strategies)
+        current = core.guard.run(_validate_locked, core, found.only(batch), strategies, updates)
         if current is None:
             for writer, size, crc in zip(target.writers, sizes, crcs, strict=True):
                 writer.count_in(size, crc)
             return batch
         batch = batch[current]
+        if not len(batch):
+            break
     return batch
 
 
-def _validate_locked(core: Core, batch: Snapshot, strategies: _Strategies) -> Any:
-    """None when the whole batch is still there, and then the strategies' share is taken too."""
+def _copy_locked(core: Core, batch: Snapshot, views: list[list[memoryview]]) -> int:
+    """Put copies in the place of the table's memory; what is updated later does not matter."""
+    for parts in views:
+        parts[:] = [memoryview(bytes(part)) for part in parts]
+    return COPIED if current_locked(core, batch).all() else 0
+
+
+def _validate_locked(
+    core: Core, batch: Snapshot, strategies: _Strategies, updates: int
+) -> BoolArray | None:
+    """None when the whole batch is still there, as it was after update number ``updates``.
+
+    Then the strategies' share is taken too. Otherwise which sequences are still there.
+    """
     current = current_locked(core, batch)
-    if not current.all():
+    if not current.all() or changed_locked(core, batch, updates):
         return current
     strategies.take_locked(batch)
     return None

@@ -12,22 +12,49 @@ returned, it has added without knowing, and adding again meets a duplicate.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shmtable.columns import Prepared
-from shmtable.errors import DuplicateIdentityError, WaitTimeoutError
+from shmtable.errors import DuplicateIdentityError, SpecError, WaitTimeoutError
 from shmtable.index import Blocked, Growth, Request, Reservation
-from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+from shmtable.index import fields as f
+from shmtable.protocols.core import Core
+from shmtable.protocols.hold import reserve_paced_locked
+from shmtable.protocols.pace import Held
+from shmtable.protocols.priorities import as_priority
+from shmtable.protocols.wait import Wait
 
 # More would only make others wait for the lock longer at a time.
 _MOST_AT_ONCE = 64
 
 Priority = float | npt.NDArray[np.float64] | None
+
+
+def add(
+    core: Core,
+    sequences: Iterable[tuple[int, Any]],
+    timeout_s: float | None,
+    priority: Any = None,
+) -> None:
+    """Convert and check all sequences, by identity, and then add them; see ``add_sequences``.
+
+    Raises:
+        SequenceError: one does not fit the columns; nothing has changed.
+        PriorityError: the priority is none; nothing has changed.
+    """
+    core.converter.maxlen = core.maxlen()
+    identities, prepared = [], []
+    for identity, sequence in sequences:
+        identities.append(identity)
+        prepared.append(core.converter.prepare(sequence))
+    if priority is not None:
+        priority = as_priority(core, priority, prepared[0].length)
+    add_sequences(core, identities, prepared, timeout_s, priority)
 
 
 def add_sequences(
@@ -52,6 +79,8 @@ def add_sequences(
         DuplicateIdentityError: an identity is in the table, or occurs twice here.
         SharedMemoryError: the system has no memory left.
         WaitTimeoutError: no room in time.
+        RateLimitedError: the limiter did not admit it in time.
+        SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
     replace = core.options.on_duplicate == "replace"
     requests = [
@@ -86,7 +115,7 @@ def _reserve(
     core: Core, requests: list[Request], caller: FrameType, timeout_s: float | None
 ) -> list[Reservation]:
     """Reserve at least one of the requests, waiting and growing as it takes."""
-    deadline: float | None = None
+    wait = Wait(core, timeout_s)
     while True:
         reservations, obstacle, seen = core.guard.run(_reserve_locked, core, requests, caller)
         if reservations:
@@ -94,17 +123,18 @@ def _reserve(
         if isinstance(obstacle, Growth):
             core.grow(obstacle)
         elif obstacle is not None and not core.guard.run(core.index.sweep_locked):
-            now = time.monotonic()
-            if deadline is None and timeout_s is not None:
-                deadline = now + timeout_s
-            if deadline is not None and now >= deadline:
+            held = isinstance(obstacle, Held)
+            if wait.is_over():
+                if held:
+                    raise wait.rate_limited("add_sequence", obstacle.reason)
                 raise WaitTimeoutError(
                     f"add_sequence found no room in {timeout_s:g} s: {obstacle.reason}; "
                     f"{core.company()}; give it a larger timeout_s",
                     timeout_s=timeout_s,
                 )
-            left = LOCK_TIMEOUT_S if deadline is None else deadline - now
-            core.guard.bell.wait(seen, left)
+            if held:
+                wait.tell("add_sequence", obstacle.reason)
+            wait.sleep(seen)
 
 
 def _reserve_locked(
@@ -114,8 +144,11 @@ def _reserve_locked(
     reservations: list[Reservation] = []
     for request in requests:
         try:
-            outcome = core.index.reserve_locked(request, core.victims_locked, caller)
-        except DuplicateIdentityError:
+            if core.arena.words[f.PACE]:
+                outcome = reserve_paced_locked(core, request, caller)
+            else:
+                outcome = core.index.reserve_locked(request, core.victims_locked, caller)
+        except (DuplicateIdentityError, SpecError):
             # What comes before it is added; the next round meets it again, and raises.
             if reservations:
                 return reservations, None, 0

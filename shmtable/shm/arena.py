@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing.util
 import os
 import secrets
 import threading
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 
-from shmtable.errors import ArenaError, ArenaNotFoundError, SpecError
+from shmtable.errors import ArenaNotFoundError, SpecError
 from shmtable.shm import address as addresses
-from shmtable.shm import files, header, leftovers, places, process, robust, room
+from shmtable.shm import durable, files, header, leftovers, places, process, robust, room
 from shmtable.shm import lock as locks
+from shmtable.shm.parting import Parting
 
 Plan = Callable[[int], tuple[int, dict[str, Any]]]
 
@@ -52,7 +52,6 @@ class Arena:
         first: nobody else used the file when this process attached to it: its locks were made
             new and the dirty flag was set, so that the next section repairs.
         words_found: what ``words`` held then, before anybody else could attach; else empty.
-        rebooted: ``first``, and the machine was restarted since the file was last used.
     """
 
     memory: torch.Tensor
@@ -75,11 +74,9 @@ class Arena:
         self.factor = 1
         self.first = False
         self.words_found: tuple[int, ...] = ()
-        self.rebooted = False
         self._references = 1
         self._handed_over: tuple[Any, Any] | None = None
-        self._finalizer: weakref.finalize[..., Arena] = weakref.finalize(self, descriptor.drop)
-        self._at_child_exit: multiprocessing.util.Finalize | None = None
+        self._parting = Parting(self, descriptor)
 
     # -- making one ------------------------------------------------------------------------------
 
@@ -125,19 +122,32 @@ class Arena:
             return cls(descriptor, path, name, directory)._build(plan, lock, prepare)
 
     @classmethod
-    def attach(cls, name: str, *, directory: str | None = None) -> Arena:
+    def attach(
+        cls,
+        name: str,
+        *,
+        directory: str | None = None,
+        recover: Callable[[Arena], None] | None = None,
+    ) -> Arena:
         """Map a table another process made, by its name.
+
+        Args:
+            name: of the table.
+            directory: its folder, or None for shared memory.
+            recover: makes sense, before anybody else can attach, of a file that was in use when
+                the machine stopped; None refuses such a file.
 
         Raises:
             ArenaNotFoundError: no such table.
             ArenaPermissionError: not a private file of this user.
             ArenaVersionError: of a format this version does not read.
             ArenaDamagedError: not a table, cut short, or inconsistent.
+            ArenaUncleanError: in use when the machine stopped, and ``recover`` is None.
             ArenaError: made in another pid namespace.
         """
         path = places.path_of(name, directory)
         with places.name_lock(path):
-            return cls._from_path(path, name, directory)
+            return cls._from_path(path, name, directory, recover=recover)
 
     @classmethod
     def open(cls, address: object) -> Arena:
@@ -173,16 +183,14 @@ class Arena:
         )
 
     @classmethod
-    def _from_path(
-        cls, path: str, name: str | None, directory: str | None, number: int | None = None
-    ) -> Arena:
+    def _from_path(cls, path: str, name: str | None, directory: str | None, **more: Any) -> Arena:
         """Open by path; the caller holds the name lock."""
         descriptor = files.open_file(path)
         fresh = descriptor.users == 1
         unused = fresh and leftovers.is_unused(descriptor.fd)
         if fresh and not unused:
             leftovers.share(descriptor.fd)
-        arena = cls._adopt(descriptor, path, name, directory, number=number, first=unused)
+        arena = cls._adopt(descriptor, path, name, directory, first=unused, **more)
         if unused:
             # Only now: whoever is handed the file at this moment waits until its locks are new.
             leftovers.share(arena._descriptor.fd)
@@ -198,6 +206,7 @@ class Arena:
         *,
         number: int | None = None,
         first: bool = False,
+        recover: Callable[[Arena], None] | None = None,
     ) -> Arena:
         """Check and map an open file, or return its arena; uses up one hold of the descriptor."""
         arena = cls(descriptor, path, name, directory)
@@ -208,17 +217,25 @@ class Arena:
                     raise ArenaNotFoundError(f"{arena.where} is another table by now")
                 known = _arenas.get(descriptor.key)
                 if known is not None:
-                    arena._finalizer()
+                    arena._parting.now()
                     return known._again()
-                _check_namespace(found, first, arena.where)
+                if not first:
+                    header.check_namespace(found, arena.where)
+                unclean = first and directory is not None and durable.is_unclean(found)
+                if unclean and recover is None:
+                    raise durable.unclean(arena.where)
                 arena._map(room.map_file(descriptor.fd, found.words[header.TOTAL_BYTES]))
                 arena._take(found)
                 if first:
-                    arena._restart()
+                    arena._restart(recover if unclean else None)
+                if directory is not None and (first or arena.words[header.CLEAN]):
+                    arena.words[header.CLEAN] = 0
+                    arena.sync([(0, header.HEADER_BYTES)])  # before anything else is changed
             except BaseException:
-                arena._finalizer()
+                arena._parting.now()
                 raise
             _arenas[descriptor.key] = arena
+            arena._arrange_parting(own=False)
         return arena
 
     def _again(self) -> Arena:
@@ -242,9 +259,9 @@ class Arena:
             if self.path is not None:
                 with suppress(FileNotFoundError):
                     os.unlink(self.path)
-            self._finalizer()
+            self._parting.now()
             raise
-        self._own()
+        self._arrange_parting(own=True)
         _arenas[self._descriptor.key] = self
         return self
 
@@ -279,25 +296,23 @@ class Arena:
         self.json, self.id, self.lock_kind = found.json, found.id, found.lock_kind
         self.factor = found.words[header.FACTOR]
 
-    def _restart(self) -> None:
+    def _restart(self, recover: Callable[[Arena], None] | None) -> None:
         """Make a file that nobody else uses ready again; the caller holds the name lock."""
         self.first = True
         self.words_found = tuple(self.words)
-        self.rebooted = self.words[header.BOOT_ID] != process.boot_id()
         if self.lock_kind == "robust":
             robust.initialise(self.memory)
         header.restart(self.words)
+        if recover is not None:
+            recover(self)
+        # Last: who is killed before has not made sense of the file.
+        self.words[header.BOOT_ID] = process.boot_id()
 
-    def _own(self) -> None:
-        """Let the file go with this process, if it is one in memory that has a name."""
-        if self.path is None or self.directory is not None:
-            return
-        self._finalizer.detach()
-        self._finalizer = weakref.finalize(
-            self, _retire, self._descriptor, self.path, process.current()
-        )
-        # Children of multiprocessing leave without running atexit.
-        self._at_child_exit = multiprocessing.util.Finalize(None, self._finalizer, exitpriority=0)
+    def _arrange_parting(self, *, own: bool) -> None:
+        if self.path is not None and self.directory is not None:
+            self._parting.mark_clean(self.path)
+        elif self.path is not None and own:
+            self._parting.remove_name(self.path)
 
     # -- using it --------------------------------------------------------------------------------
 
@@ -327,16 +342,14 @@ class Arena:
 
         While ``multiprocessing`` spawns a child, it also hands the descriptor over.
         """
-        me, fd = process.current(), self._descriptor.fd
+        me, made, fd = process.current(), self.creator, self._descriptor.fd
         holders = [addresses.Holder(me.pid, me.start, fd)]
-        if not self.created_here:
-            made = self.creator
+        if me != made:
             holders.append(addresses.Holder(made.pid, made.start, self.words[header.CREATOR_FD]))
         self._handed_over = addresses.hand_over(fd, self._handed_over)
         handle = None if self._handed_over is None else self._handed_over[1]
-        return addresses.Address(
-            self.id, self.path, self.name, self.directory, tuple(holders), handle
-        )
+        place = self.path, self.name, self.directory
+        return addresses.Address(self.id, *place, tuple(holders), handle)
 
     def reserve(self, spans: Sequence[tuple[int, int]]) -> None:
         """Take memory (on disk: disk space) for parts of the file, so that they may be touched.
@@ -352,6 +365,16 @@ class Arena:
         in_use = self.in_use()
         in_memory = self.directory is None
         room.reserve(self._descriptor.fd, spans, in_memory=in_memory, where=self.where)
+        del in_use
+
+    def settle(self, reserved: Sequence[tuple[int, int]], beyond: tuple[int, int]) -> None:
+        """Make room of which a stop of the machine left doubts certain; see ``room.settle``."""
+        room.settle(self._descriptor.fd, reserved, beyond, self.where)
+
+    def sync(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Bring (offset, bytes) parts of a file on disk to the disk; see ``durable.sync``."""
+        in_use = self.in_use()
+        durable.sync(self._descriptor.fd, self.memory, spans, self.where)
         del in_use
 
     def in_use(self) -> files.InUse:
@@ -372,25 +395,4 @@ class Arena:
                 return
             if _arenas.get(self._descriptor.key) is self:
                 del _arenas[self._descriptor.key]
-        self._finalizer()
-        if self._at_child_exit is not None:
-            self._at_child_exit.cancel()
-
-
-def _check_namespace(found: header.Header, first: bool, where: str) -> None:
-    theirs, ours = found.words[header.PID_NAMESPACE], process.pid_namespace()
-    if found.lock_kind == "robust" and not first and theirs != ours:
-        raise ArenaError(
-            f"{where} is used in pid namespace {theirs}, this process is in {ours}; its lock names "
-            "threads by number, so share the namespace (docker run --pid=...) or create the "
-            "table with lock='portable'",
-            path=where,
-        )
-
-
-def _retire(descriptor: files.Descriptor, path: str, owner: process.ProcessId) -> None:
-    """Let go of an arena, and remove its name if this process is its owner."""
-    if owner == process.current():  # never in a forked child
-        with suppress(OSError):  # nobody could act on it now; sweep() will
-            leftovers.remove(path, descriptor.key)
-    descriptor.drop()
+        self._parting.now()

@@ -15,6 +15,7 @@ import stat
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from shmtable.errors import (
@@ -45,12 +46,14 @@ class Descriptor:
         fd: the descriptor, -1 once closed.
         key: (device, inode), the file's identity.
         users: how many users it has; the one that opened it is the first.
+        afterwards: called when it has been closed.
     """
 
     def __init__(self, fd: int, key: Key) -> None:
         self.fd = fd
         self.key = key
         self.users = 1
+        self.afterwards: Callable[[], None] | None = None
         self._gates: dict[str, Any] = {}
         # Nothing to be given back: a call that is interrupted anywhere has let go all the same.
         self._in_use: InUse | None = InUse()
@@ -99,6 +102,8 @@ class Descriptor:
             _open_files.pop(self.key, None)
             fd, self.fd = self.fd, -1
             os.close(fd)
+        if self.afterwards is not None:
+            self.afterwards()
 
 
 _open_files: dict[Key, Descriptor] = {}

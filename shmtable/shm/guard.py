@@ -86,6 +86,7 @@ class Guard:
 
     __slots__ = (
         "__weakref__",
+        "_company",
         "_dirty",
         "_forking",
         "_key",
@@ -105,8 +106,22 @@ class Guard:
         "bell",
     )
 
-    def __init__(self, arena: Arena, which: str, repair: Callable[[], None]) -> None:
-        """Args: which is "table" or "grow"; repair makes the arena whole again, under the lock."""
+    def __init__(
+        self,
+        arena: Arena,
+        which: str,
+        repair: Callable[[], None],
+        company: Callable[[], str] | None = None,
+    ) -> None:
+        """For one lock of an arena.
+
+        Args:
+            arena: whose lock.
+            which: "table" or "grow".
+            repair: makes the arena whole again, under the lock.
+            company: says who else is there, for the message when the lock cannot be had.
+        """
+        self._company = company
         self._mutex = make_mutex(arena, which)
         self._release = self._mutex.quick_release
         self._token = self._mutex.token
@@ -195,10 +210,11 @@ class Guard:
         pid, tid = self._words[self._note_pid], self._words[self._note_tid]
         held_s = max(time.monotonic_ns() - self._words[self._note_since_ns], 0) / 1e9
         command = process.command(pid)
+        company = "" if self._company is None else f"; {self._company()}"
         return LockTimeoutError(
             f"waited {waited_s:.3g} s for the table's {_LABELS[self._which]}; it seems held by "
             f"process {pid} ({command or 'command unknown'}), thread {tid}, for {held_s:.3g} s: "
-            "continue or end that process, or raise timeout_s",
+            f"continue or end that process, or raise timeout_s{company}",
             pid=pid,
             tid=tid,
             command=command,

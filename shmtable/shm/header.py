@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from shmtable.errors import ArenaDamagedError, ArenaVersionError, SpecError
+from shmtable.errors import ArenaDamagedError, ArenaError, ArenaVersionError, SpecError
 from shmtable.shm import process
 
 HEADER_BYTES = 4096
@@ -41,7 +41,7 @@ CREATOR_FD = 12
 # Rewritten by the first process that attaches to a file nobody else uses.
 PID_NAMESPACE = 13
 BOOT_ID = 14
-# For the layers above: 1 while the content on disk is whole (see ``Arena.first``).
+# Of a file on disk: 1 when all of it is there and nobody uses it; see ``durable``.
 CLEAN = 15
 
 # Touched only by the C library. 64 bytes each, on cache lines of their own.
@@ -121,13 +121,15 @@ def fill(
 
 
 def restart(words: memoryview) -> None:
-    """Forget what the last users of a file nobody uses left here; sections repair first."""
+    """Forget what the last users of a file nobody uses left here; sections repair first.
+
+    All but ``BOOT_ID``: the caller stores it last.
+    """
     for lock in LOCKS.values():
         words[lock.dirty] = 1
         words[lock.note_pid] = words[lock.note_tid] = words[lock.note_since_ns] = 0
     words[BELL] = 0
     words[PID_NAMESPACE] = process.pid_namespace()
-    words[BOOT_ID] = process.boot_id()
 
 
 class Header(NamedTuple):
@@ -144,6 +146,22 @@ class Header(NamedTuple):
     id: int
     lock_kind: str
     json: dict[str, Any]
+
+
+def check_namespace(found: Header, where: str) -> None:
+    """Refuse a lock that means nothing to this process.
+
+    Raises:
+        ArenaError: the arena is in use in another pid namespace.
+    """
+    theirs, ours = found.words[PID_NAMESPACE], process.pid_namespace()
+    if found.lock_kind == "robust" and theirs != ours:
+        raise ArenaError(
+            f"{where} is used in pid namespace {theirs}, this process is in {ours}; its lock names "
+            "threads by number, so share the namespace (docker run --pid=...) or create the "
+            "table with lock='portable'",
+            path=where,
+        )
 
 
 def parse(first: bytes, file_bytes: int, where: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import re
 import secrets
 import stat
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 
 from shmtable.errors import ArenaError, ArenaNotFoundError, ArenaPermissionError, SpecError
+from shmtable.shm import process
 
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_LOCK_TIMEOUT_S = 20.0
@@ -23,6 +25,9 @@ SUFFIX = ".shmtable"
 ANONYMOUS = ".anonymous-"
 # Fixed, so that processes with different TMPDIR still meet.
 TEMPORARY = "/tmp"
+
+# By thread: the lock files it holds now.
+_held: set[tuple[int, str]] = set()
 
 
 def lock_directory() -> str:
@@ -108,12 +113,13 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
     if not os.path.isdir(folder):
         raise ArenaNotFoundError(f"{folder} is not an existing folder; make it first", path=path)
     lock = FileLock(_lock_path(path), mode=0o600)
+    mine = threading.get_ident(), _lock_path(path)
     try:
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout as error:
         raise ArenaError(
-            f"{path}: another process has been creating, attaching or removing it for "
-            f"{timeout_s:g} s; end that process or try again",
+            f"{path}: {process.locker(_lock_path(path))} has been creating, attaching or removing "
+            f"it for {timeout_s:g} s; end that process or try again",
             path=path,
         ) from error
     except PermissionError as error:
@@ -122,6 +128,13 @@ def name_lock(path: str, timeout_s: float = NAME_LOCK_TIMEOUT_S) -> Iterator[Non
             path=path,
         ) from error
     try:
+        _held.add(mine)
         yield
     finally:
+        _held.discard(mine)
         lock.release()
+
+
+def holds(path: str) -> bool:
+    """Whether this thread is inside ``name_lock(path)``: a finaliser must not wait for it."""
+    return (threading.get_ident(), _lock_path(path)) in _held

@@ -11,6 +11,7 @@ import time
 import weakref
 from typing import Any
 
+from shmtable.errors import ClosedError
 from shmtable.shm import files, process
 from shmtable.shm.mutex import SLICE_S, Status, poll
 
@@ -48,8 +49,11 @@ class PortableMutex:
         return errno.EBUSY
 
     def _take_byte(self) -> Status:
+        fd = self._descriptor.fd
+        if fd < 0:  # the interpreter is ending, and has closed all there was
+            raise ClosedError("the table was closed just now; make or attach it again")
         try:
-            fcntl.lockf(self._descriptor.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return Status.BUSY
@@ -80,7 +84,8 @@ class PortableMutex:
     def quick_release(self, _: None) -> None:
         gate = self._gate
         if gate._is_owned():
-            fcntl.lockf(self._descriptor.fd, fcntl.LOCK_UN, 1, self._offset)
+            if self._descriptor.fd >= 0:
+                fcntl.lockf(self._descriptor.fd, fcntl.LOCK_UN, 1, self._offset)
             gate.release()
 
     def release(self) -> None:

@@ -41,6 +41,7 @@ def start_time(pid: int) -> int:
         return 0
 
 
+_LARGEST_PID = 2**31 - 1  # pid_t is an int everywhere
 _current: ProcessId | None = None
 
 
@@ -66,6 +67,8 @@ def is_gone(pid: int, start: int) -> bool:
     """
     if pid <= 0:
         return False
+    if pid > _LARGEST_PID:
+        return True
     if pid == os.getpid():
         return 0 not in (start, current().start) and start != current().start
     open_pidfd = getattr(os, "pidfd_open", None)
@@ -99,6 +102,22 @@ def command(pid: int) -> str:
         return ""
     words = "".join(letter if letter.isprintable() else "?" for letter in words)
     return words if len(words) <= 120 else words[:117] + "..."
+
+
+def locker(path: str) -> str:
+    """Who holds the ``flock`` on a file, as far as this system tells, for messages."""
+    try:
+        status = os.stat(path)
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        with open("/proc/locks", encoding="ascii") as file:
+            holders = [
+                row[4] for row in map(str.split, file) if row[1:2] + row[5:6] == ["FLOCK", device]
+            ]
+    except (OSError, ValueError):
+        holders = []
+    if not holders or int(holders[0]) <= 0:  # 0: of another pid namespace
+        return "another process"
+    return f"process {holders[0]} ({command(int(holders[0])) or 'command unknown'})"
 
 
 @cache

@@ -117,6 +117,42 @@ def reserve(fd: int, spans: Sequence[tuple[int, int]], *, in_memory: bool, where
         _reserve_span(fd, offset, count, asked, where)
 
 
+def settle(
+    fd: int, reserved: Sequence[tuple[int, int]], beyond: tuple[int, int], where: str
+) -> None:
+    """After a stop of the machine: reserve again what was, and blank what lies beyond.
+
+    The marks may have reached the disk without the pages they speak of, and pages without their
+    marks.
+
+    Args:
+        fd: the file.
+        reserved: (offset, bytes) of what must be there.
+        beyond: (offset, bytes) of what must read as zeros.
+        where: the file, for messages.
+
+    Raises:
+        SharedMemoryError: no room.
+    """
+    asked = sum(count for _, count in reserved)
+    for offset, count in reserved:
+        _reserve_span(fd, offset, count, asked, where)
+    offset, end = beyond[0], sum(beyond)
+    while (offset := _next_data(fd, offset, end)) < end:
+        size = min(1 << 20, end - offset)
+        if os.pread(fd, size, offset).strip(b"\0"):
+            os.pwrite(fd, bytes(size), offset)
+        offset += size
+
+
+def _next_data(fd: int, offset: int, end: int) -> int:
+    """Where the next bytes are that may be other than zero; ``end`` for nowhere before it."""
+    try:
+        return min(os.lseek(fd, offset, os.SEEK_DATA), end) if offset < end else end
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else offset  # a system that cannot tell
+
+
 def _reserve_span(fd: int, offset: int, count: int, asked: int, where: str) -> None:
     end = offset + count
     chunk = CHUNK_BYTES

@@ -9,6 +9,7 @@ from shmtable.strategies.base import (
     Strategy,
     make_strategy,
 )
+from shmtable.strategies.composite import CompositeSampleStrategy, EndAlignedSampleStrategy
 from shmtable.strategies.coverage import CoverageEjectionStrategy, CoverageSampleStrategy
 from shmtable.strategies.fifo import (
     FifoEjectionStrategy,
@@ -28,9 +29,11 @@ from shmtable.strategies.weighted import WeightedSampleStrategy
 __all__ = [
     "MOST_PRIORITY",
     "STRATEGIES",
+    "CompositeSampleStrategy",
     "CoverageEjectionStrategy",
     "CoverageSampleStrategy",
     "EjectionStrategy",
+    "EndAlignedSampleStrategy",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
     "LifoEjectionStrategy",
@@ -57,6 +60,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     for cls in (
         CoverageEjectionStrategy,
         CoverageSampleStrategy,
+        EndAlignedSampleStrategy,
         FifoEjectionStrategy,
         FifoSampleStrategy,
         LifoEjectionStrategy,

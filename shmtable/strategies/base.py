@@ -148,7 +148,15 @@ class Strategy(ABC):
 
 
 class SampleStrategy(Strategy):
-    """Chooses windows."""
+    """Chooses windows.
+
+    Attributes:
+        pass_order: "oldest" or "newest" where each call takes every sequence that offers a window
+            once, in this order, before it takes any a second time; what queues need. None (the
+            default) where it does not.
+    """
+
+    pass_order: str | None = None
 
     @abstractmethod
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:

@@ -28,9 +28,12 @@ class FifoSampleStrategy(SampleStrategy):
             follow each other without overlap. Assumed true with ``per_episode``.
     """
 
+    _first = "oldest"
+
     def __init__(self, per_episode: bool = True, random_offset: bool = True) -> None:
         self._per_episode = per_episode
         self._random_offset = random_offset or per_episode
+        self.pass_order = self._first if per_episode else None
 
     def config(self) -> dict[str, Any]:
         """See ``Strategy``."""
@@ -88,6 +91,8 @@ class LifoSampleStrategy(FifoSampleStrategy):
         random_offset: each window starts at a random offset of its sequence; otherwise windows
             follow each other without overlap. Assumed true with ``per_episode``.
     """
+
+    _first = "newest"
 
     def _offsets(self, slots: Int64Array, nths: Int64Array, steps: int) -> Int64Array:
         offsets: Int64Array = np.maximum(self.view.slots[slots, f.LENGTH] - (nths + 1) * steps, 0)

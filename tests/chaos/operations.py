@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shmtable import ArrayMemoryTable
+from shmtable import ArrayMemoryTable, SamplePoints
 from tests.chaos.content import Content, Entry, add
 from tests.chaos.scenario import MAXLEN, Operation, Scenario, Stages
 from tests.multiprocess import content
@@ -124,6 +124,31 @@ def sample_by_another_alpha(table: ArrayMemoryTable) -> None:
 
 def sample(table: ArrayMemoryTable) -> None:
     table.sample(6, 2)
+
+
+def sample_until_used_up(table: ArrayMemoryTable) -> None:
+    table.sample(5, 2)
+
+
+def sample_often(table: ArrayMemoryTable) -> None:
+    table.sample(40, 1)  # of each of five sequences eight windows
+
+
+def write_back(table: ArrayMemoryTable) -> None:
+    points = table._core.guard.run(points_of_all, table)
+    values = [table.sequence(identity)["rewards"][:3] for identity in points.identities.tolist()]
+    assert table.update(points, "rewards", values) == len(points)
+
+
+def points_of_all(table: ArrayMemoryTable) -> SamplePoints:
+    """The first window of each sequence."""
+    slots = np.sort(table._core.view.live_slots())
+    return table._core.view.points(slots, np.zeros(len(slots), np.int64))
+
+
+def used_up(before: Content) -> list[Content]:
+    identities = [entry.identity for entry in before.entries]
+    return [before.without(*identities[:n]) for n in range(len(identities) + 1)]
 
 
 def unchanged(before: Content) -> list[Content]:

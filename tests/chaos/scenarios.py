@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from shmtable import (
     CoverageSampleStrategy,
+    FifoSampleStrategy,
     PrioritizedSampleStrategy,
+    SampleToInsertRatio,
     WithoutReplacementSampleStrategy,
 )
 from tests.chaos.content import Entry
@@ -23,8 +25,12 @@ from tests.chaos.operations import (
     restored,
     sample,
     sample_by_another_alpha,
+    sample_often,
+    sample_until_used_up,
     unchanged,
     update_priorities,
+    used_up,
+    write_back,
 )
 from tests.chaos.scenario import FIVE, Scenario
 
@@ -36,6 +42,7 @@ MANY = tuple(Entry(identity, 1) for identity in range(512))  # half of the small
 REPLACE = {"on_duplicate": "replace"}
 FEW = {"max_sequences": 5}
 WIDE = {"maxlen": 600, "width": 64}  # so wide that the rows reserved at first are soon used up
+PACED = {"limiter": SampleToInsertRatio(1.0, 1, 10_000, per="sequence")}
 LONG = {"maxlen": 5000}
 BY_PRIORITY = {"sampler": PrioritizedSampleStrategy(normalize="table")}
 BY_COVERAGE = {"sampler": CoverageSampleStrategy()}
@@ -130,6 +137,16 @@ SCENARIOS = (
     ),
     Scenario("sample by coverage", sample, unchanged, options=BY_COVERAGE, repeatable=True),
     Scenario("sample once", sample, unchanged, options=ONCE, repeatable=True),
+    Scenario(
+        "sample what is used up",
+        sample_until_used_up,
+        used_up,
+        prepare=sample_often,
+        options={"max_times_sampled": 9, "sampler": FifoSampleStrategy()},
+    ),
+    Scenario("sample with a limiter", sample, unchanged, options=PACED),
+    adding("add with a limiter", NEW, options=PACED),
+    Scenario("write back", write_back, unchanged, repeatable=True),
     Scenario(
         "give up",
         add_and_fail(NEW),

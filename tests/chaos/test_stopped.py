@@ -40,7 +40,13 @@ def test_a_stopped_holder_is_named_and_may_go_on(lock: str) -> None:
         before = look(table)
         member = crew.start(_stop, table, ADD.operate, live)
         _wait_until_stopped(member.pid)
-        with pytest.raises(LockTimeoutError, match="continue or end that process") as caught:
+        with pytest.raises(
+            LockTimeoutError,
+            match=rf"waited 0.3\d* s for the table's lock; it seems held by process {member.pid} "
+            r"\(.*python.*\), thread \d+, for [\d.]+ s: continue or end that process, or raise "
+            r"timeout_s; 1 other process has the table open, 0 of them added to it: pid "
+            rf"{member.pid} \(alive, never added\)",
+        ) as caught:
             table._core.guard.run(lambda: None, timeout_s=0.3)
         assert caught.value.fields["pid"] == member.pid
         os.kill(member.pid, signal.SIGCONT)

@@ -34,9 +34,17 @@ class Placed:
             for columns, count in ((schema.stored, rows), (schema.tags, slots))
             for column in columns
         }
-        self.storage = CpuStorage(schema, self.regions, self.regions)
+        rows_of, tags_of = (
+            {column.name: self.regions[column.name] for column in columns}
+            for columns in (schema.stored, schema.tags)
+        )
+        self.storage = CpuStorage(schema, rows_of, tags_of, self.steps_since)
         for slot, one in enumerate(prepared):
             self.storage.write(int(self.starts[slot]), slot, one)
+
+    def steps_since(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """As if the sequences had been added in order, and nothing after the last."""
+        return np.cumsum(self.lengths)[-1] - np.cumsum(self.lengths)[slots]
 
     def places(self, steps: int, clamp: bool) -> list[tuple[int, int]]:
         """(slot, offset) of every window of ``steps``; with ``clamp`` from each transition on."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,38 @@ def test_reads_are_copies() -> None:
     storage.read("x", 1, 3).zero_()
     storage.read_tag("t", 2).zero_()
     assert all(region.all() for region in regions.values())
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), max_size=8),
+    shuffled=st.randoms(use_true_random=False),
+    short_bytes=st.sampled_from([0, 20, 10**6]),
+)
+def test_runs_of_rows_as_bytes(
+    runs: list[tuple[int, int]], shuffled: Random, short_bytes: int
+) -> None:
+    """Whether they lie together, apart, or in another order; as they are, or copied."""
+    schema = Schema.build([Column("x", (3,), "int16"), TagColumn("t", (), "int8")], "x")
+    memory = torch.arange(80 * 6).to(torch.uint8)
+    storage = CpuStorage(schema, {"x": memory}, {"t": memory})
+    gaps, lengths = np.array(runs, np.int64).reshape(-1, 2).T
+    places = list(zip(np.cumsum(gaps + lengths) - lengths, lengths, strict=True))
+    shuffled.shuffle(places)
+    starts, counts = np.array(places, np.int64).reshape(-1, 2).T
+    expected = b"".join(
+        memory.numpy()[6 * start : 6 * (start + count)].tobytes() for start, count in places
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(storage_module, "_SHORT_BYTES", short_bytes)
+        assert b"".join(storage.bytes_of("x", starts, counts)) == expected
+    targets = storage.memory_of("x", starts, counts)
+    assert b"".join(targets) == expected
+    together = sum(one + n != two for (one, n), (two, _) in itertools.pairwise(places))
+    assert len(targets) == (together + 1 if places else 0)
+    for target in targets:
+        target[:] = bytes(len(target))
+    assert not any(storage.read("x", start, count).any() for start, count in places)
+    assert bytes(storage.memory_of("t", np.array([7]), np.array([2]))[0]) == bytes(memory[7:9])
 
 
 @pytest.mark.parametrize("alone_bytes", [0, 2**22])

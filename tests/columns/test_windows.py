@@ -78,6 +78,50 @@ def test_positions_ends_and_validity(steps: int, clamp: bool) -> None:
     assert windows.clamped == any(at >= length for row in wanted for at, length in row)
 
 
+@pytest.mark.parametrize("clamp", [False, True])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("name", "ahead"), [("obs", 0), ("obs", 1), ("actions", 0), ("frames", 0)])
+def test_any_rows_of_the_sequence(name: str, ahead: int, steps: int, clamp: bool) -> None:
+    placed = make(filler=255)
+    places = placed.places(steps, clamp)
+    windows = placed.windows(places, steps, clamp)
+    at = windows.positions()
+    distances = torch.tensor([-9, -2, -1, 0, 1, 2, 9])
+    found = windows.gather_at(name, at[:, None] + distances, ahead)
+    slots = [slot for slot, _ in places for _ in range(steps)]
+    expected = [
+        [
+            placed.sequences[slot][name][min(max(own + distance, 0), LENGTHS[slot] - 1 + ahead)]
+            for distance in distances.tolist()
+        ]
+        for slot, own in zip(slots, at.tolist(), strict=True)
+    ]
+    assert np.array_equal(found.to(torch.float64).numpy(), np.array(expected))
+    for number, distance in enumerate(distances.tolist()):
+        single = windows.gather_at(name, at + distance, ahead)
+        assert torch.equal(single, found[:, number])
+
+
+@pytest.mark.parametrize("clamp", [False, True])
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_what_remains_and_ages(steps: int, clamp: bool) -> None:
+    placed = make()
+    places = placed.places(steps, clamp)
+    windows = placed.windows(places, steps, clamp)
+    slots = [slot for slot, _ in places for _ in range(steps)]
+    remaining = [LENGTHS[slot] - at for slot, at in zip(slots, windows.positions(), strict=True)]
+    assert windows.remaining().tolist() == remaining
+    assert windows.ages().tolist() == [
+        left - 1 + sum(LENGTHS[slot + 1 :]) for slot, left in zip(slots, remaining, strict=True)
+    ]
+
+
+def test_tags_are_told_from_columns() -> None:
+    windows = make().windows([(0, 0)], 1)
+    assert windows.is_tag("terminal")
+    assert not windows.is_tag("obs")
+
+
 @pytest.mark.parametrize("layout", ["flat", "batch_time"])
 @pytest.mark.parametrize("pad", [None, "edge", "zero"])
 @pytest.mark.parametrize("steps", [1, 3, 9])

@@ -12,13 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from shmtable.columns import Column, Schema, VirtualColumn
+from shmtable.columns import Column, Schema, TagColumn, VirtualColumn
 from shmtable.errors import SpecError
 from shmtable.mappers import (
     MAPPERS,
+    AgeMapper,
+    BurnIn,
+    FrameStack,
     Mapper,
     NextElementMapper,
     NextNElementWrapper,
+    NStepDiscount,
+    NStepElementMapper,
+    NStepReturn,
+    PositionMapper,
+    PreviousElementMapper,
     SyntheticDones,
 )
 from tests.columns.placing import Placed
@@ -26,14 +34,37 @@ from tests.columns.placing import Placed
 LENGTHS = (6, 1, 3)
 Case = Callable[[], VirtualColumn]
 
-# A column for each mapper and each of its settings, computed from "x" (int64, shape (2,)).
+# A column for each mapper and each of its settings, computed from "x" (int64, shape (2,)). There
+# are a column "end" and a tag "cut" too, for those that read a second one.
 CASES: dict[str, Case] = {
+    "age": lambda: VirtualColumn("v", (), int, "x", AgeMapper()),
+    "burn-in": lambda: VirtualColumn("v", (), bool, "x", BurnIn(2)),
+    "burn-in mask": lambda: VirtualColumn("v", (1,), "float32", "x", BurnIn.as_mask(2)),
+    "stack": lambda: VirtualColumn("v", (3, 2), int, "x", FrameStack(3)),
+    "stack, edge": lambda: VirtualColumn("v", (6,), int, "x", FrameStack(3, pad="edge")),
+    "stack, next": lambda: VirtualColumn("v", (3, 2), int, "x", FrameStack(3, ahead=1)),
+    "stack, ahead": lambda: VirtualColumn("v", (3, 2), int, "x", FrameStack(3, ahead=2)),
+    "return": lambda: VirtualColumn("v", (2,), "float32", "x", NStepReturn(3, 0.5)),
+    "return, lives": lambda: VirtualColumn("v", (2,), "float64", "x", NStepReturn(3, 0.5, "end")),
+    "discount": lambda: VirtualColumn("v", (), "float32", "x", NStepDiscount(3, 0.5)),
+    "discount, lives": lambda: VirtualColumn("v", (), "float64", "x", NStepDiscount(3, 0.5, "end")),
+    "discount, cut": lambda: VirtualColumn("v", (1,), "float16", "x", NStepDiscount(3, 0.5, "cut")),
+    "n later": lambda: VirtualColumn("v", (2,), int, "x", NStepElementMapper(3)),
+    "position": lambda: VirtualColumn("v", (1, 1), "int32", "x", PositionMapper()),
+    "previous": lambda: VirtualColumn("v", (2,), int, "x", PreviousElementMapper()),
     "next": lambda: VirtualColumn("v", (2,), int, "x", NextElementMapper()),
     "only last": lambda: VirtualColumn("v", (2,), int, "x", NextElementMapper.with_only_last()),
     "next n": lambda: VirtualColumn("v", (2,), int, "x", NextNElementWrapper.with_n(3)),
     "dones": lambda: VirtualColumn("v", (1,), bool, "x", SyntheticDones()),
     "mask": lambda: VirtualColumn("v", (), "float32", "x", SyntheticDones.as_mask()),
 }
+# What is computed from a step's place in its window, instead of from that in its sequence.
+OF_WINDOWS = {"burn-in", "burn-in mask"}
+
+
+@pytest.fixture(params=sorted(CASES.keys() - OF_WINDOWS))
+def step_column(request: pytest.FixtureRequest) -> VirtualColumn:
+    return CASES[request.param]()
 
 
 @pytest.fixture(params=CASES)
@@ -42,10 +73,22 @@ def column(request: pytest.FixtureRequest) -> VirtualColumn:
 
 
 def placed(column: VirtualColumn, filler: int = 0) -> Placed:
-    schema = Schema.build([Column("key", (), int), Column("x", (2,), int), column], "key")
+    columns = [
+        Column("key", (), int),
+        Column("x", (2,), int),
+        Column("end", (1,), bool),
+        TagColumn("cut", (), int),
+        column,
+    ]
+    schema = Schema.build(columns, "key")
     ahead = schema.look_ahead["x"]
     sequences = [
-        {"key": [0] * length, "x": np.arange(2 * (length + ahead)).reshape(-1, 2) + 100 * slot}
+        {
+            "key": [0] * length,
+            "x": np.arange(2 * (length + ahead)).reshape(-1, 2) + 100 * slot,
+            "end": [[at == 2 or slot == 1] for at in range(length)],
+            "cut": slot % 2,
+        }
         for slot, length in enumerate(LENGTHS)
     ]
     return Placed(schema, sequences, filler)
@@ -85,21 +128,23 @@ def test_only_the_sequences_own_rows_are_read(
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_windows_that_reach_past_the_end_repeat_the_last_transition(
-    column: VirtualColumn, steps: int
+    step_column: VirtualColumn, steps: int
 ) -> None:
-    table = placed(column)
+    table = placed(step_column)
     last = [(slot, length - 1) for slot, length in enumerate(LENGTHS)]
-    single = column.mapper.compute(table.windows(last, 1), column)
-    long = column.mapper.compute(table.windows(last, steps, clamp=True), column)
-    repeats = 1 if column.mapper.per_window else steps
+    single = step_column.mapper.compute(table.windows(last, 1), step_column)
+    long = step_column.mapper.compute(table.windows(last, steps, clamp=True), step_column)
+    repeats = 1 if step_column.mapper.per_window else steps
     assert torch.equal(long, single.repeat_interleave(repeats, 0))
 
 
-def test_windows_of_single_steps_make_up_long_ones(column: VirtualColumn) -> None:
-    table = placed(column)
-    long = column.mapper.compute(table.windows([(0, 1)], 4), column)
-    single = column.mapper.compute(table.windows([(0, at) for at in range(1, 5)], 1), column)
-    assert torch.equal(long, single[-1:] if column.mapper.per_window else single)
+def test_windows_of_single_steps_make_up_long_ones(step_column: VirtualColumn) -> None:
+    table = placed(step_column)
+    long = step_column.mapper.compute(table.windows([(0, 1)], 4), step_column)
+    single = step_column.mapper.compute(
+        table.windows([(0, at) for at in range(1, 5)], 1), step_column
+    )
+    assert torch.equal(long, single[-1:] if step_column.mapper.per_window else single)
 
 
 def test_results_are_fresh_memory(column: VirtualColumn) -> None:

@@ -13,17 +13,19 @@ import pytest
 from shmtable import (
     ArrayMemoryTable,
     EjectionStrategy,
+    EndAlignedSampleStrategy,
     FifoSampleStrategy,
     LifoSampleStrategy,
     MixtureSampleStrategy,
     PrioritizedSampleStrategy,
     SampleStrategy,
     UniformEjectionStrategy,
+    UniformSampleStrategy,
     WithoutReplacementSampleStrategy,
 )
 from shmtable.index import fields as f
 from shmtable.shm.header import DIRTY
-from shmtable.strategies import STRATEGIES, Strategy
+from shmtable.strategies import STRATEGIES, CompositeSampleStrategy, Strategy
 from tests.strategies.derived import wrong_with_derived
 from tests.tables import small_sequence, torn_windows
 
@@ -36,9 +38,11 @@ VARIANTS: list[Strategy] = [
     LifoSampleStrategy(per_episode=False, random_offset=False),
     PrioritizedSampleStrategy(per="sequence"),
     PrioritizedSampleStrategy(normalize="table"),
+    EndAlignedSampleStrategy(UniformSampleStrategy(), 0.3),
     MixtureSampleStrategy([(0.8, PrioritizedSampleStrategy()), (0.2, LifoSampleStrategy())]),
 ]
-EVERY = [cls() for cls in STRATEGIES.values() if cls is not MixtureSampleStrategy] + VARIANTS
+SIMPLE = [cls for cls in STRATEGIES.values() if not issubclass(cls, CompositeSampleStrategy)]
+EVERY = [cls() for cls in SIMPLE] + VARIANTS
 SAMPLERS = [strategy for strategy in EVERY if isinstance(strategy, SampleStrategy)]
 EJECTORS = [strategy for strategy in EVERY if isinstance(strategy, EjectionStrategy)]
 

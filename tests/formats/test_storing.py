@@ -16,8 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shmtable import ArrayMemoryTable, Column, FileDamagedError, UniformEjectionStrategy
+from shmtable import (
+    ArrayMemoryTable,
+    Column,
+    FileDamagedError,
+    LockTimeoutError,
+    UniformEjectionStrategy,
+)
 from shmtable.formats import verify
+from shmtable.formats.atomic import replacing
 from tests.formats.crafting import content_of
 from tests.multiprocess.recipe import Crew, link
 from tests.tables import small_columns, small_sequence, torn_windows
@@ -263,3 +270,15 @@ def test_two_at_a_time_wait_for_each_other(make_table: MakeTable, tmp_path: Path
 def _store_often(table: ArrayMemoryTable, path: str) -> None:
     for _ in range(5):
         assert table.store(path)
+
+
+def test_a_path_that_another_process_is_writing(tmp_path: Path) -> None:
+    path = str(tmp_path / "t.zip")
+    with replacing(path):
+        with pytest.raises(
+            LockTimeoutError,
+            match=rf"t.zip: process {os.getpid()} \(.*python.*\) has been writing it for 0.05 s; "
+            "wait for it, or store to another path",
+        ):
+            with replacing(path, timeout_s=0.05):
+                pass

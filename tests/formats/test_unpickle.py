@@ -119,6 +119,22 @@ def test_what_it_cannot_hold_is_said(make_table: MakeTable, tmp_path: Path) -> N
     assert not (tmp_path / "t.zip").exists()
 
 
+def test_progress_is_told_in_bytes(make_table: MakeTable, tmp_path: Path) -> None:
+    table = make_table()
+    table.add_sequence(0, small_sequence(0, 9))
+    seen: list[tuple[int, int]] = []
+    with pytest.warns(DeprecationWarning):
+        table.store(
+            tmp_path / "t",
+            TableSerializationVersion.Legacy,
+            progress=lambda *done: seen.append(done),
+        )
+    size = 10 * 12 + 9 * 12
+    assert [total for _, total in seen] == [size] * 3
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (size, size)
+
+
 def test_negative_identities_are_left_out_and_said(make_table: MakeTable, tmp_path: Path) -> None:
     table, other = make_table(), make_table()
     for identity in (3, -7, 4):

@@ -100,24 +100,53 @@ def test_an_entry_describes_itself(crowd: Crowd) -> None:
     crowd.dead.add(11)
     texts = [str(entry) for entry in first.all()]
     assert texts[0] == "pid 10 (alive, never added)"
-    assert re.fullmatch(r"pid 11 \(gone, last add \d+\.\d s ago\)", texts[1])
+    assert re.fullmatch(r"pid 11 \(gone, added \d+\.\d s ago\)", texts[1])
+    first.sampled()
+    assert re.fullmatch(
+        r"pid 10 \(alive, never added, sampled \d+\.\d s ago\)", str(first.all()[0])
+    )
 
 
-def test_the_dead_make_room_when_there_is_no_other(
-    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    everybody = [crowd.join(pid) for pid in range(1000, 1000 + module.ENTRIES)]
+def test_the_company_for_a_message(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = crowd.join(10)
+    assert first.company() == "no other process has the table open"
+    crowd.join(11)
+    assert first.company() == (
+        "1 other process has the table open, 0 of them added to it: pid 11 (alive, never added)"
+    )
+    crowd.join(12).added(5)
+    assert re.fullmatch(
+        r"2 other processes have the table open, 1 of them added to it: pid 11 \(alive, never "
+        r"added\); pid 12 \(alive, added \d+\.\d s ago\)",
+        first.company(),
+    )
+
+
+def test_the_dead_make_room_when_there_is_no_other(crowd: Crowd) -> None:
+    for pid in range(1000, 1000 + module.ENTRIES):
+        crowd.join(pid)
     crowd.dead |= {1003, 1200}
     newcomer = crowd.join(5)
     pids = [entry.pid for entry in newcomer.all()]
     assert len(pids) == module.ENTRIES and pids[-1] == 5
     assert 1003 not in pids and 1200 in pids
-    # With everybody alive, somebody is forgotten; nothing depends on an entry.
-    crowd.dead.clear()
+    assert newcomer.can_tell()
+
+
+def test_in_a_crowd_of_the_living_newcomers_have_no_entry(crowd: Crowd) -> None:
+    everybody = [crowd.join(pid) for pid in range(1000, 1000 + module.ENTRIES)]
     last = crowd.join(6)
-    assert len(last.all()) == module.ENTRIES
-    assert last.all()[-1].pid == 6
-    assert everybody[7].others()
+    assert last.number == module.ENTRIES
+    last.added(5)
+    last.sampled()
+    assert [entry.pid for entry in last.others()] == [*range(1000, 1000 + module.ENTRIES)]
+    assert not any(entry.sequences for entry in last.all())
+    # So that nobody concludes from the entries that nobody is left.
+    crowd.dead.update(range(1000, 1000 + module.ENTRIES))
+    assert not everybody[0].can_tell()
+    assert "256 other processes have the table open, and more that are not" in last.company()
+    last.leave()
+    assert crowd.join(7).all()[-1].pid == 7
 
 
 @pytest.mark.parametrize("start", [0, 77])

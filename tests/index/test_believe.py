@@ -46,6 +46,10 @@ BAD = [
     (f.LIVE_FROM, "live from"),
     (f.STEP_TOTAL, "step total"),
     (f.LONGEST, "longest"),
+    (f.NEXT_ATTACHMENT, "next attachment"),
+    (f.WINDOWS_SAMPLED, "windows sampled"),
+    (f.RECOVERIES, "recoveries"),
+    (f.REMOVED, "removed"),
 ]
 
 

@@ -170,7 +170,7 @@ CASES: list[tuple[Vandal, str, set[str]]] = [
     (copy_field(f.ORDER), "orders are unique", {ORDER_LIST}),
     (count(f.NEXT_ORDER, -1), "live_from <= order < next_order", set()),
     (count(f.LIVE_FROM, 60), "live_from <= order < next_order", set()),
-    (put(f.VERSION, 3), "versions at rest are even", set()),
+    (put(f.VERSION, 3), "no version is later than the last update", set()),
     (copy_field(f.IDENTITY), "identities are unique", {FOUND}),
     (count(f.LIVE_COUNT, 1), "live count is that of the slots", set()),
     (count(f.LIVE_STEPS, -1), "live steps is that of the slots", set()),

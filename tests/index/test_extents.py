@@ -219,6 +219,30 @@ def test_widest_is_the_widest_gap_once_some_have_left(seed: int) -> None:
         assert rows.extents.widest_locked(leaving, occupied, LIMIT) == widest
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_fits_once_some_have_left(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = Rows()
+    churn(rows, random, 300, 40)
+    answers = set()
+    for _ in range(200):
+        occupied = rows.occupied()
+        by_address = occupied[np.argsort(rows.records[occupied, f.START])]
+        # Neighbours, as first in, first out has it, and a few from anywhere.
+        first = int(random.integers(len(occupied)))
+        leaving = {*by_address[first : first + 5].tolist(), *random.choice(occupied, 3).tolist()}
+        limit = rows.extents.last_end_locked() + int(random.integers(20))
+        span = int(random.integers(1, 250))
+        free = np.isin(rows.owner[:limit], [0, *leaving])
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]])))
+        widest = int(np.max(edges[1::2] - edges[::2], initial=0))
+        fits = rows.extents.fits_locked(span, list(leaving), limit)
+        assert fits == (widest >= span)
+        answers.add(fits)
+    assert answers == {True, False}
+    assert rows.extents.fits_locked(5, [], rows.extents.last_end_locked() + 5)
+
+
 def test_every_gap_of_a_higher_bin_is_larger() -> None:
     sizes = np.arange(1, 5000)
     numbers = np.array([bin_of(int(size)) for size in sizes])

@@ -105,8 +105,8 @@ def with_loaded() -> World:
 
 
 def load(world: World) -> None:
-    request = Request(1, 30, 30, 0, False)
-    world.index.load_locked(request, sys._getframe())
+    requests = [Request(1, 30, 30, 0, False), Request(9, 5, 6, 0, False)]
+    world.index.load_locked(requests, sys._getframe())
 
 
 def publish(world: World) -> None:
@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Callable[[], World], Operation, list[State]]] = {
         lambda world: world.index.clear_locked(),
         [(LIVE, [7]), ([], [7])],
     ),
-    "load": (with_writing(7), load, [(LIVE, [7]), (LIVE, [1, 7])]),
+    "load": (with_writing(7), load, [(LIVE, [7]), (LIVE, [1, 7]), (LIVE, [1, 7, 9])]),
     "publish": (
         with_loaded,
         publish,

@@ -370,3 +370,27 @@ def test_rows_never_reserved_are_not_given_out_though_ejections_crowd_the_bins()
     assert len(world.slots_in(f.LIVE)) == len(kept)
     assert reservation.start == 0
     assert findings_locked(world.index) == []
+
+
+def test_sequences_of_a_file_get_rows_side_by_side_or_none_at_all() -> None:
+    world = World(60, 10)
+    slots = [world.add(identity, 10) for identity in range(6)]
+    world.index.eject_locked([slots[1], slots[3], slots[4]])  # gaps of 10 and of 20 rows
+    frame = sys._getframe()
+
+    def load(*lengths: int) -> object:
+        requests = [Request(50 + n, n, n, 0, False) for n in lengths]
+        return world.index.load_locked(requests, frame)
+
+    loaded = load(9, 4, 7)
+    assert isinstance(loaded, list)
+    assert [one.start for one in loaded] == [30, 39, 43]
+    assert len(world.index.reservations) == 3
+    assert findings_locked(world.index) == []
+    world.words[f.RESERVED_ROWS] = 150
+    before = bytes(world.words), bytes(world.arrays.slot_words)
+    assert load(*[20] * 5) == Growth(60 + 100, 12, world.words[f.BUCKETS])
+    assert isinstance(load(*[30] * 10), Blocked)
+    assert (bytes(world.words), bytes(world.arrays.slot_words)) == before
+    world.index.abort_of_locked(frame)
+    assert len(world.slots_in(f.LOADED)) == 0

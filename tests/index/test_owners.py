@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -12,7 +13,7 @@ import pytest
 
 from shmtable.errors import SlotLostError
 from shmtable.index import fields as f
-from shmtable.index import findings_locked
+from shmtable.index import findings_locked, owners
 from shmtable.index.owners import Reservations, owner_is_gone
 from shmtable.shm import process
 from tests.index.worlds import World
@@ -170,3 +171,48 @@ def test_giving_back_what_was_taken_away_leaves_the_new_owner_alone() -> None:
     assert world.identities() == [2]
     assert len(world.index.reservations) == 0
     assert findings_locked(world.index) == []
+
+
+@pytest.mark.parametrize("state", [f.WRITING, f.LOADED])
+def test_somebody_looks_for_slots_of_the_dead_now_and_then(
+    state: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, now = World(), 10**12
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+    world.add(9, 5)  # nobody else has anything open: nothing to look for
+    assert world.words[f.SWEEP_AT_NS] == 0
+    first, second = (
+        world.reserve(identity, 5).slot if state == f.WRITING else world.load(identity, 5)
+        for identity in (1, 2)
+    )
+    world.index.reservations.drop_all()  # those are other processes'
+    world.orphan(first)
+    world.add(3, 5)
+    assert world.slots_in(state).tolist() == [second]
+    world.orphan(second)
+    now += owners.SWEEP_NS - 1
+    world.add(4, 5)
+    assert world.slots_in(state).tolist() == [second]  # a moment ago somebody looked
+    now += 1
+    world.add(5, 5)
+    assert world.slots_in(state).tolist() == []
+    assert findings_locked(world.index) == []
+    assert world.identities() == [9, 3, 4, 5]
+
+
+def test_the_clock_of_another_run_of_the_machine_keeps_nobody_from_looking() -> None:
+    world = World()
+    slot = world.reserve(1, 5).slot
+    world.index.reservations.drop_all()
+    world.orphan(slot)
+    world.words[f.SWEEP_AT_NS] = time.monotonic_ns() + 10**15
+    world.add(2, 5)
+    assert world.slots_in(f.WRITING).tolist() == []
+
+
+def test_the_living_are_left_alone() -> None:
+    world = World()
+    slot = world.reserve(1, 5).slot
+    world.index.reservations.drop_all()
+    world.add(2, 5)
+    assert world.slots_in(f.WRITING).tolist() == [slot]

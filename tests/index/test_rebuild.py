@@ -215,27 +215,19 @@ def test_a_duplicate_that_was_cleared_does_not_count() -> None:
     assert world.identities() == [2, 3]
 
 
-def test_versions_come_to_rest_even() -> None:
-    world = World()
-    slots = [world.add(identity, 5) for identity in range(3)]
-    for slot, version in zip(slots, (3, 4, 0), strict=True):
-        world.set(slot, f.VERSION, version)
-    world.index.rebuild_locked()
-    assert [world.field(slot, f.VERSION) for slot in slots] == [4, 4, 0]
-    assert findings_locked(world.index) == []
-
-
 def test_counters_that_only_rise_are_raised_to_what_the_slots_say() -> None:
     world = World()
     slots = [world.add(identity, 5) for identity in range(3)]
-    world.words[f.NEXT_ORDER] = world.words[f.STEP_TOTAL] = world.words[f.LONGEST] = 0
+    marks = (f.NEXT_ORDER, f.STEP_TOTAL, f.SEQUENCE_TOTAL, f.LONGEST)
+    for mark in marks:
+        world.words[mark] = 0
     world.index.rebuild_locked()
     assert world.words[f.NEXT_ORDER] == world.field(slots[2], f.ORDER) + 1
-    assert world.words[f.STEP_TOTAL] == 15
-    assert world.words[f.LONGEST] == 5
-    world.words[f.NEXT_ORDER], world.words[f.STEP_TOTAL], world.words[f.LONGEST] = 70, 80, 90
+    assert [world.words[mark] for mark in marks[1:]] == [15, 3, 5]
+    for mark in marks:
+        world.words[mark] = 70 + mark
     world.index.rebuild_locked()
-    assert [world.words[w] for w in (f.NEXT_ORDER, f.STEP_TOTAL, f.LONGEST)] == [70, 80, 90]
+    assert [world.words[mark] for mark in marks] == [70 + mark for mark in marks]
 
 
 def negative_start(world: World, slot: int) -> None:

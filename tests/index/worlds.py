@@ -96,10 +96,11 @@ class World:
     def load(self, identity: int, length: int) -> int:
         """Have a slot for a sequence read from a file, with its rows; returns the slot."""
         request = Request(identity, length, length, 0, False)
-        outcome = self.index.load_locked(request, sys._getframe(1))
-        assert isinstance(outcome, Reservation), outcome
-        self.arrays.row_slot[outcome.start : outcome.start + length] = outcome.slot
-        return outcome.slot
+        outcome = self.index.load_locked([request], sys._getframe(1))
+        assert isinstance(outcome, list), outcome
+        (loaded,) = outcome
+        self.arrays.row_slot[loaded.start : loaded.start + length] = loaded.slot
+        return loaded.slot
 
     def add(self, identity: int, length: int, *, span: int | None = None) -> int:
         """Reserve and commit; returns the slot."""

@@ -166,7 +166,8 @@ class Table:
         for slot in self.slots:
             version = section.words[at.VERSION + slot]
             if section.words[at.STATE + slot] == LIVE:
-                section.put(at.VERSION + slot, version + version % 2)
+                if self.rules.version_marks == "around":
+                    section.put(at.VERSION + slot, version + version % 2)
             elif not self.stranger:
                 section.put(at.PRIORITY + slot, 0)
         return self.close(section)

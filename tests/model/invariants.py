@@ -79,8 +79,11 @@ def _slots(table: Table, words: bytes) -> str:
             return f"slot {slot} is LIVE with rows that are not its own"
         if words[at.PRIORITY + slot] // 8 != tag:
             return f"slot {slot} is LIVE without its own strategy fields"
-        if words[at.VERSION + slot] % 2:
+        version, marks = words[at.VERSION + slot], table.rules.version_marks
+        if marks == "around" and version % 2:
             return f"slot {slot} is LIVE with an odd version and nobody is writing"
+        if marks == "counter" and version > words[at.UPDATES]:
+            return f"slot {slot} was written by update {version}, which is still to come"
         orders.add(words[at.ORDER + slot])
         if words[at.ORDER + slot] >= words[at.NEXT_ORDER]:
             return (
@@ -108,7 +111,7 @@ def _counters(table: Table, words: bytes) -> str:
     bounds = table.bounds
     if words[at.STEP_TOTAL] != words[at.BORN_STEPS]:
         return f"step total {words[at.STEP_TOTAL]}, but {words[at.BORN_STEPS]} steps were committed"
-    if bounds.lead is not None and words[at.BORN_STEPS] > bounds.lead + words[at.SAMPLE_TOTAL]:
+    if bounds.lead is not None and words[at.BORN_STEPS] > bounds.lead + words[at.SAMPLES_OUT]:
         return f"the limiter let {words[at.BORN_STEPS]} steps in, {bounds.lead} ahead allowed"
     out, steps = words[at.SAMPLES_OUT], words[at.BORN_STEPS]
     if bounds.per_step is not None and out > bounds.per_step * steps:

@@ -18,10 +18,18 @@ def picked(view: View, process: Process, slot: int, phase: str) -> Process:
         phase,
         slot,
         words[at.GENERATION + slot],
-        words[at.VERSION + slot],
+        words[at.UPDATES if view.table.rules.version_marks == "counter" else at.VERSION + slot],
         words[at.START + slot],
         words[at.LENGTH + slot],
     )
+
+
+def unwritten(view: View, process: Process) -> bool:
+    """Whether no update has written the picked slot's rows since."""
+    version = view.words[at.VERSION + process.slot]
+    if view.table.rules.version_marks == "counter":
+        return version <= process.version
+    return version == process.version
 
 
 def gather_row(view: View, process: Process, then: str) -> Move:
@@ -72,7 +80,11 @@ class Read(Operation):
             return
         slots = [slot for slot in view.table.slots if view.table.visible(view.words, slot)]
         for slot in slots:
-            yield Move(f"P{view.me} picks slot {slot}", picked(view, process, slot, "gather"))
+            section = Section(view.words)
+            if self.count and not view.table.rules.samples_counted_at_validation:
+                section.put(at.SAMPLE_TOTAL, view.words[at.SAMPLE_TOTAL] + 1)
+            after = picked(view, process, slot, "gather")
+            yield section_move(f"P{view.me} picks slot {slot}", section, after)
         if not slots:
             yield Move(f"P{view.me} finds nothing", self.done(process))
 
@@ -88,7 +100,7 @@ class Read(Operation):
         unchanged = (
             table.visible(words, slot)
             and words[at.GENERATION + slot] == process.generation
-            and words[at.VERSION + slot] == process.version
+            and unwritten(view, process)
         )
         if table.rules.validate and not unchanged:
             yield Move(f"P{view.me} sees a change, draws again", self.done(process))
@@ -104,7 +116,8 @@ class Read(Operation):
             section = table.open(words)
             section.put(at.TIMES + slot, words[at.TIMES + slot] + 1)
             out = (at.SAMPLES_OUT, words[at.SAMPLES_OUT] + 1)
-            section.put(at.SAMPLE_TOTAL, words[at.SAMPLE_TOTAL] + 1, out)
+            counted = 1 if table.rules.samples_counted_at_validation else 0
+            section.put(at.SAMPLE_TOTAL, words[at.SAMPLE_TOTAL] + counted, out)
             table.close(section)
         yield section_move(f"P{view.me} validates", section, self.done(process))
 
@@ -130,12 +143,19 @@ class Update(Operation):
     def _write(self, view: View, process: Process, slot: int) -> Move:
         table, marks = view.table, view.table.rules.version_marks
         section = table.open(view.words)
+        if marks == "counter":
+            number = section.words[at.UPDATES] + 1
+            if table.rules.counter_first:
+                section.put(at.UPDATES, number)
+            section.put(at.VERSION + slot, number)
         if marks in ("around", "before"):
             section.put(at.VERSION + slot, section.words[at.VERSION + slot] + _step(marks))
         for row in table.rows_of(section.words, slot):
             section.put(at.DATA + row, section.words[at.DATA + row] + 1)
         if marks in ("around", "after"):
             section.put(at.VERSION + slot, section.words[at.VERSION + slot] + _step(marks))
+        if marks == "counter":
+            section.put(at.UPDATES, number)
         table.close(section)
         return section_move(f"P{view.me} updates slot {slot}", section, self.done(process))
 

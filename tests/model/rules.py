@@ -56,18 +56,24 @@ class Rules:
     take_counts_first: bool = True
     take_skips_replaced: bool = True
     returned_tests_live_from: bool = True  # TAKEN goes back to LIVE only if not cleared since
+    used_up_at_once: bool = True  # without TAKEN: where it is validated, not in a section later
     returned_gets_highest: bool = True  # its leaf was zeroed while it was TAKEN
     sweep_returns_taken: bool = True  # a taker that dies outside a section leaves no dirty flag
 
     # Reading and writing back.
     validate: bool = True
-    version_marks: str = "around"  # the row stores; or "before", "after", "none"
+    # How an update shows: "counter", one number for the table, raised and then stored into the slot
+    # before the rows; or by increments of the slot's own version "around" the rows, "before" or
+    # "after" them; or by "none".
+    version_marks: str = "counter"
+    counter_first: bool = True  # raised before the slot gets it
     priority_checks_generation: bool = True
 
     # Limiters.
     limiter_counts_writing: bool = True
     writing_is_derived: bool = True
     samples_admitted_at_validation: bool = True
+    samples_counted_at_validation: bool = True
 
 
 PROTOCOL = Rules()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.model import words as at
 from tests.model.adding import claim_slot
 from tests.model.machine import Move, Operation, Process, View, section_move
-from tests.model.reading import gather_row, picked, torn
+from tests.model.reading import gather_row, picked, torn, unwritten
 from tests.model.words import FREE, GONE, NOTES, TAKEN, Section
 
 
@@ -22,16 +22,18 @@ class Take(Operation):
 
     at_validation: bool = False
 
-    phases = ("pick", "gather", "finish")
-    locked = frozenset({"pick", "finish"})
+    phases = ("pick", "gather", "finish", "free")
+    locked = frozenset({"pick", "finish", "free"})
 
     def moves(self, view: View, process: Process) -> Iterator[Move]:
         if process.phase == "pick":
             yield self._pick(view, process)
         elif process.phase == "gather":
             yield gather_row(view, process, "finish")
-        else:
+        elif process.phase == "finish":
             yield self._finish(view, process)
+        else:
+            yield self._free(view, process)
 
     def _pick(self, view: View, process: Process) -> Move:
         table, rules = view.table, view.table.rules
@@ -81,6 +83,11 @@ class Take(Operation):
             wrong = f"sequence {tag} is handed out twice"
             return Move(f"P{view.me} hands it out", process, wrong=wrong)
         ghosts = ((at.HANDED + tag, 1), (at.FATE + tag, GONE))
+        if self.at_validation and not rules.used_up_at_once:
+            section.put(at.TIMES + slot, section.words[at.TIMES + slot] + 1, ghosts[0])
+            section.put(at.SAMPLE_TOTAL, section.words[at.SAMPLE_TOTAL] + 1)
+            table.close(section)
+            return section_move(f"P{view.me} counts it", section, process._replace(phase="free"))
         if rules.take_counts_first:
             self._count(section, slot)
         if rules.take_frees_last:
@@ -92,14 +99,21 @@ class Take(Operation):
         table.close(section)
         return section_move(f"P{view.me} hands it out", section, self.done(process))
 
+    def _free(self, view: View, process: Process) -> Move:
+        """The known-bad way: what was handed out goes in a section of its own."""
+        section = view.table.open(view.words)
+        if view.words[at.GENERATION + process.slot] == process.generation:
+            view.table.leave(section, process.slot, gone=True)
+        view.table.close(section)
+        return section_move(f"P{view.me} removes it", section, self.done(process))
+
     def _still_ours(self, view: View, process: Process) -> bool:
         """Nobody took, cleared, replaced or (without TAKEN) rewrote it meanwhile."""
         words, slot = view.words, process.slot
         if words[at.GENERATION + slot] != process.generation:
             return False
         if self.at_validation:
-            unchanged = words[at.VERSION + slot] == process.version
-            return unchanged and view.table.visible(words, slot)
+            return unwritten(view, process) and view.table.visible(words, slot)
         mine = words[at.STATE + slot] == TAKEN and words[at.OWNER + slot] == view.owner
         return mine and view.table.current(words, slot)
 

@@ -32,12 +32,34 @@ def test_update_under_readers() -> None:
 
 
 def test_a_single_increment_before_the_rows_would_do() -> None:
-    """Picking and validating are done under the lock, so nobody ever sees an odd version."""
+    """Picking and validating are done under the lock, so nobody ever sees a half-done update."""
     rules = replace(PROTOCOL, version_marks="before")
     scripts = ((Update(), Update()), (Read(),), (Read(), Add(1, 2)))
     bounds = replace(BOUNDS, crashes=2)
     machine = Machine("update, one increment", *scripts, before=BEFORE, rules=rules, bounds=bounds)
     holds(machine, 5_000)
+
+
+def test_a_version_of_the_slots_own_would_do() -> None:
+    rules = replace(PROTOCOL, version_marks="around")
+    scripts = ((Update(), Update()), (Read(),), (Read(), Add(1, 2)))
+    bounds = replace(BOUNDS, crashes=2)
+    machine = Machine("update, odd and even", *scripts, before=BEFORE, rules=rules, bounds=bounds)
+    holds(machine, 5_000)
+
+
+def test_found_update_that_raises_the_tables_number_last() -> None:
+    """Killed in between, it leaves a slot that nobody may ever read again."""
+    rules = replace(PROTOCOL, counter_first=False)
+    machine = Machine(
+        "BAD: version, rows, number",
+        (Update(),),
+        (Read(),),
+        before=BEFORE,
+        rules=rules,
+        bounds=ONE_SLOT,
+    )
+    broken(machine, "written by update 1, which is still to come", "P0 updates slot 0")
 
 
 @pytest.mark.parametrize("marks", ["after", "none"])
@@ -84,6 +106,28 @@ def test_limiter_with_writers_readers_and_kills() -> None:
     scripts = ((short(0, 1), short(1, 2)), (short(2, 3), Read(count=True)), (Read(count=True),))
     bounds = replace(BOUNDS, slots=3, lead=1, per_step=1, crashes=3 if LARGE else 2)
     holds(Machine("limiter, add, add, sample", *scripts, bounds=bounds), 3_000)
+
+
+def test_limiter_with_two_writers_two_readers_and_a_kill() -> None:
+    sample = (Read(count=True),)
+    scripts = ((short(0, 1),), (short(1, 2),), sample, sample)
+    bounds = replace(BOUNDS, slots=3, lead=2, per_step=1, crashes=3 if LARGE else 2)
+    machine = Machine("limiter, two and two", *scripts, before=(short(2, 3),), bounds=bounds)
+    holds(machine, 10_000)
+
+
+def test_found_limiter_that_counts_samples_when_they_are_picked() -> None:
+    """What is drawn again, or never handed out, has let a writer go on."""
+    rules = replace(PROTOCOL, samples_counted_at_validation=False)
+    scripts = ((short(1, 2),), (Read(count=True),))
+    machine = Machine(
+        "BAD: samples counted at pick",
+        *scripts,
+        before=(short(0, 1),),
+        rules=rules,
+        bounds=replace(NO_FAULTS, lead=1),
+    )
+    broken(machine, "the limiter let 2 steps in, 1 ahead allowed", "P1 picks slot 0")
 
 
 def test_found_limiter_that_sees_committed_steps_only() -> None:

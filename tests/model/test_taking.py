@@ -76,6 +76,16 @@ def test_found_take_that_frees_before_it_counts() -> None:
     broken(machine, "1 sequences were used up and 0 uses counted", "hands it out, after")
 
 
+def test_found_using_up_in_a_section_of_its_own() -> None:
+    """Counted where it is validated and removed afterwards: in between, others have it too."""
+    rules = replace(PROTOCOL, used_up_at_once=False)
+    scripts = ((LATER,), (LATER,))
+    machine = Machine(
+        "BAD: validate, then use up", *scripts, before=FULL, rules=rules, bounds=NO_FAULTS
+    )
+    broken(machine, "sequence 1 is handed out twice", "P0 counts it", "P1 hands it out")
+
+
 def test_found_take_that_claims_nothing() -> None:
     rules = replace(PROTOCOL, take_exclusive=False)
     scripts = ((Take(),), (Take(),))

@@ -55,6 +55,7 @@ NEXT_ORDER = _words("next_order")
 LIVE_FROM = _words("live_from")
 STEP_TOTAL = _words("step_total")
 SAMPLE_TOTAL = _words("sample_total")
+UPDATES = _words("updates")
 
 # Derived: recomputed from the truth by `rebuild`.
 DERIVED = len(_names)
@@ -85,7 +86,14 @@ SAMPLES_OUT = _words("samples_out")
 TOTAL = len(_names)
 
 MONOTONE = frozenset(
-    [NEXT_ORDER, LIVE_FROM, STEP_TOTAL, SAMPLE_TOTAL, *range(GENERATION, GENERATION + SLOTS)]
+    [
+        NEXT_ORDER,
+        LIVE_FROM,
+        STEP_TOTAL,
+        SAMPLE_TOTAL,
+        UPDATES,
+        *range(GENERATION, GENERATION + SLOTS),
+    ]
 )
 HIGHEST, OWN, CHANGED = 7, 1, 2
 

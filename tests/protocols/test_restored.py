@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from shmtable import ArrayMemoryTable, DuplicateIdentityError, WaitTimeoutError
 from shmtable.columns import Prepared
+from shmtable.index import Request, Reservation
 from shmtable.index import fields as f
 from shmtable.protocols import write
 from shmtable.protocols.core import Core
-from shmtable.protocols.load import load
+from shmtable.protocols.load import MOST_AT_ONCE, load
 from tests.tables import small_sequence, torn_windows
 
 MakeTable = Callable[..., ArrayMemoryTable]
+
+
+def load_prepared(
+    core: Core, sequences: Iterable[tuple[int, Prepared]], *, at_once: int = MOST_AT_ONCE
+) -> None:
+    """Restore sequences that come from nowhere: so many in each batch."""
+    waiting: list[Prepared] = []
+
+    def batches() -> Iterator[list[Request]]:
+        rest = iter(sequences)
+        while batch := list(itertools.islice(rest, at_once)):
+            waiting.extend(sequence for _, sequence in batch)
+            yield [Request(i, s.length, s.span, s.extra, False) for i, s in batch]
+
+    def fill(reservations: list[Reservation]) -> None:
+        for reservation in reservations:
+            write.copy(core, reservation, waiting.pop(0))
+
+    load(core, batches(), fill)
 
 
 def restore_while_copying(
@@ -27,10 +48,8 @@ def restore_while_copying(
 
     def late(*arguments: Any) -> None:
         monkeypatch.setattr(write, "copy", copy)
-        load(
-            core,
-            ((i, core.converter.prepare(small_sequence(i, length))) for i in identities),
-            copy,
+        load_prepared(
+            core, ((i, core.converter.prepare(small_sequence(i, length))) for i in identities)
         )
         copy(*arguments)
 
@@ -95,7 +114,7 @@ def test_more_sequences_than_the_identity_map_had_room_for(make_table: MakeTable
     table = make_table(maxlen=3000)
     core = table._core
     sequences = ((i, core.converter.prepare(small_sequence(i, 1))) for i in range(3000))
-    load(core, sequences, write.copy)
+    load_prepared(core, sequences)
     words = core.arena.words
     assert 2 * 3000 <= words[f.BUCKETS] <= words[f.RESERVED_BUCKETS]
     again = pickle.loads(pickle.dumps(table))  # whoever joins believes the marks, or refuses
@@ -118,7 +137,38 @@ def test_a_table_that_is_restored_into_its_last_slots_makes_adders_wait(
         with pytest.raises(WaitTimeoutError, match="restored into all slots"):
             table.add_sequence(half, small_sequence(half, 1), timeout_s=0)
 
-    load(core, sequences(), write.copy)
+    load_prepared(core, sequences(), at_once=1)
     assert core.arena.words[f.RESERVED_SLOTS] == slots
     table.add_sequence(half, small_sequence(half, 1))
     assert table.check() == []
+
+
+def test_what_lies_in_no_gap_together_is_loaded_in_parts(make_table: MakeTable) -> None:
+    table = make_table(maxlen=100)
+    core = table._core
+    limit = core.index.plan.row_limit()
+    length = limit // 12  # live sequences of this length in every other place, up to the last row
+    table.resize(limit)
+    for identity in range(limit // length):
+        table.add_sequence(identity, small_sequence(identity, length))
+    for identity in range(1, limit // length, 2):
+        table.remove(identity)
+    words = core.arena.words
+    words[f.MAXLEN], words[f.MAX_SEQUENCES] = 100, 100  # and no room behind them
+    sequences = [(100 + i, core.converter.prepare(small_sequence(100 + i, 8))) for i in range(12)]
+    load_prepared(core, sequences)
+    assert table.identities().tolist() == list(range(100, 112))
+    assert torn_windows(table.sample(64, 3), 3) == []
+    assert table.check() == []
+
+
+def test_memory_for_a_large_file_is_taken_in_large_steps(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table(maxlen=5000)
+    table.add_sequences((i, small_sequence(i, 1)) for i in range(5000))
+    core, grown = table._core, []
+    grow = core.grow
+    monkeypatch.setattr(core, "grow", lambda growth: (grown.append(growth), grow(growth)))
+    load_prepared(core, ((i, core.converter.prepare(small_sequence(i, 1))) for i in range(5000)))
+    assert 1 < len(grown) < 20

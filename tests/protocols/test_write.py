@@ -22,6 +22,7 @@ from shmtable import (
 )
 from shmtable.index import Request, Reservation
 from shmtable.index import fields as f
+from shmtable.index.owners import Sweeps
 from shmtable.protocols import write
 from tests.table.snapshots import content, everything
 from tests.tables import small_sequence, torn_windows
@@ -106,8 +107,8 @@ def test_room_that_others_are_writing_into_is_waited_for_so_long(
             add(table, 3, length=16, timeout_s=timeout_s)
         assert str(caught.value) == (
             f"add_sequence found no room in {timeout_s:g} s: the room left is taken by sequences "
-            f"that others are writing; of 1 others with the table open: pid {os.getpid()} (alive, "
-            "never added); give it a larger timeout_s"
+            "that others are writing; 1 other process has the table open, 0 of them added to it: "
+            f"pid {os.getpid()} (alive, never added); give it a larger timeout_s"
         )
         assert everything(table) == before
         add(table, 3, length=15)
@@ -235,6 +236,25 @@ def test_what_nobody_finishes_is_taken_back_at_the_next_add(make_table: MakeTabl
     assert table.stats().writing_transitions == 25
     add(table, 2, length=29, timeout_s=0)
     assert table.identities().tolist() == [1, 2]
+
+
+def test_what_an_interrupt_abandoned_is_given_back_by_the_next_sample(
+    make_table: MakeTable,
+) -> None:
+    table = make_table(maxlen=30)
+    core = table._core
+
+    def call() -> None:
+        request = Request(5, 25, 26, 0, False)
+        core.guard.run(core.index.reserve_locked, request, core.victims_locked, sys._getframe())
+        table.sample(1, 1)  # not yet: the call is running
+        assert table.stats().writing_transitions == 25
+        core.index._own_sweeps = Sweeps()  # as if a moment had passed
+
+    add(table, 1, length=1)
+    call()
+    table.sample(1, 1)
+    assert table.stats().writing_transitions == 0
 
 
 def test_a_slot_taken_away_while_copying_is_lost_with_an_error(

@@ -187,7 +187,9 @@ def test_a_busy_name_lock_is_given_up(tmp_path: Path) -> None:
     path = str(tmp_path / "t.shmtable")
     with places.name_lock(path):
         with pytest.raises(
-            ArenaError, match="has been creating, attaching or removing it for 0.05"
+            ArenaError,
+            match=rf"t.shmtable: process {os.getpid()} \(.*python.*\) has been creating, attaching "
+            r"or removing it for 0.05 s; end that process or try again",
         ):
             with places.name_lock(path, timeout_s=0.05):
                 pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -246,3 +248,19 @@ def test_a_failing_hook_does_not_keep_others_from_running(
     assert in_child(lambda: int("child good" in notes)) == 1
     assert notes == ["before good", "parent good"]
     assert good.notes is notes
+
+
+def test_who_locks_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    assert process.locker(str(path)) == "another process"
+    with path.open("w") as file:
+        assert process.locker(str(path)) == "another process"
+        fcntl.flock(file, fcntl.LOCK_EX)
+        child = subprocess.Popen(
+            ["flock", str(path), "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:  # the one that waits for it is not the one that has it
+            assert re.fullmatch(rf"process {os.getpid()} \(.*\)", process.locker(str(path)))
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert child.wait(30) == 0

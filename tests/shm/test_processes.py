@@ -205,7 +205,7 @@ def test_a_forked_child_never_removes_the_name(make_arena, unique_name) -> None:
     if child == 0:
         try:
             arena.close()
-            arena._finalizer()
+            arena._parting.now()
         finally:
             os._exit(0 if os.path.exists(str(arena.path)) else 1)
     assert os.waitpid(child, 0)[1] == 0

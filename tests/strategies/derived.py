@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from shmtable import ArrayMemoryTable
 from shmtable.index import fields as f
-from shmtable.index.arrays import rows_of
 from shmtable.protocols import Core
 from shmtable.strategies import StateSpec
+from shmtable.types import rows_of
 
 # Sums of a block may be added up in another order than those of many blocks at once.
 RELATIVE = 1e-12

@@ -81,6 +81,49 @@ def test_physical_use_stays_close_to_what_is_live(
     assert intact(table)
 
 
+def test_a_full_table_takes_little_more_memory_than_its_content(make_table: MakeTable) -> None:
+    # Wide rows: memory is taken in steps of at least 256 KiB, which are few of them.
+    columns = [Column("frames", (500,), "uint8"), Column("actions", (), "int64")]
+    table = narrow(make_table, columns=columns, length_key="actions")
+    random = np.random.default_rng(5)
+    frames = np.zeros((1000, 500), np.uint8)
+    added, identity, sizes = 0, 0, []
+    while added < 6 * MAXLEN:
+        length = int(np.clip(random.lognormal(4.6, 0.8), 10, 999))
+        table.add_sequence(identity, {"frames": frames[:length], **rows(identity, length)})
+        identity, added = identity + 1, added + length
+        if added > 2 * MAXLEN:
+            sizes.append(table.size())
+    # Rather eject one sequence more now and then than take memory that is never given back.
+    assert np.mean(sizes) > 0.985 * MAXLEN
+    assert min(sizes) > MAXLEN - 3 * 999
+    reserved = table._core.arena.words[f.RESERVED_ROWS]
+    assert reserved < 1.04 * np.mean(sizes), f"{reserved / np.mean(sizes):.3f}"
+    assert intact(table)
+
+
+def test_below_maxlen_memory_comes_before_ejections(make_table: MakeTable) -> None:
+    columns = [Column("frames", (500,), "uint8"), Column("actions", (), "int64")]
+    table = narrow(make_table, columns=columns, length_key="actions", max_sequences=150)
+    frames = np.zeros((10_000, 500), np.uint8)
+
+    def add(identity: int, length: int) -> None:
+        table.add_sequence(identity, {"frames": frames[:length], **rows(identity, length)})
+
+    for identity in range(120):
+        add(identity, 100)
+    add(1000, 10_000)
+    assert table.size() == MAXLEN  # of the first 12,000, no more than 2,000 had to go
+    table.clear()
+    # Ever longer ones, while the number of sequences is what keeps the table full.
+    for identity in range(150):
+        add(identity, 10)
+    for identity in range(150, 300):
+        add(identity, 130)
+        assert len(table.identities()) == 150
+    assert table.size() == 150 * 130
+
+
 def scarce(monkeypatch: pytest.MonkeyPatch, table: ArrayMemoryTable, share: float = 1.0) -> None:
     """Rows for ``share`` of maxlen and no more, where a table has three times as many."""
     monkeypatch.setattr(plan, "row_limit", lambda maxlen, sequences, extra: int(maxlen * share))

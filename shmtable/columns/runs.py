@@ -1,0 +1,23 @@
+"""Runs of consecutive rows, given by their first rows and their lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shmtable.types import Int64Array
+
+
+def merged(starts: Int64Array, counts: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """The same rows in the same order, in fewer runs: one for all that follow on each other.
+
+    Args:
+        starts: int64 [n], first row of each.
+        counts: int64 [n], rows of each, at least 1.
+
+    Returns:
+        starts and counts, int64 [k] each, k <= n.
+    """
+    if not len(starts):
+        return starts, counts
+    firsts = np.append(0, np.flatnonzero(starts[1:] != starts[:-1] + counts[:-1]) + 1)
+    return starts[firsts], np.add.reduceat(counts, firsts)

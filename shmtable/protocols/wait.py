@@ -1,0 +1,65 @@
+"""Waiting: until when, and what to say meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from shmtable.errors import RateLimitedError
+from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
+
+_LOGGER = logging.getLogger("shmtable")
+_TELL_EVERY_S = 5.0
+
+
+class Wait:
+    """The waiting of one call. Costs nothing until it begins.
+
+    Args:
+        core: the table.
+        timeout_s: how long in all; 0 not at all, None for ever.
+    """
+
+    def __init__(self, core: Core, timeout_s: float | None) -> None:
+        self._core = core
+        self.timeout_s = timeout_s
+        self._began: float | None = None
+        self._told = 0.0
+
+    def is_over(self) -> bool:
+        """Whether the time is up; it begins with the first question."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = self._told = now
+        return self.timeout_s is not None and now - self._began >= self.timeout_s
+
+    def sleep(self, seen: int) -> None:
+        """Sleep until the bell rings, or for half a second, or until the time is up."""
+        left = LOCK_TIMEOUT_S
+        if self.timeout_s is not None and self._began is not None:
+            left = max(self._began + self.timeout_s - time.monotonic(), 0.0)
+        self._core.guard.bell.wait(seen, left)
+
+    def is_to_tell(self) -> bool:
+        """Whether enough time has gone by since the last word."""
+        return self._began is not None and time.monotonic() - self._told >= _TELL_EVERY_S
+
+    def tell(self, call: str, reason: str) -> None:
+        """Log what a held-back call waits for, every few seconds."""
+        now = time.monotonic()
+        if self.is_to_tell() and self._began is not None:
+            self._told = now
+            where, waited = self._core.where(), now - self._began
+            _LOGGER.warning(
+                "%s of table %s: blocked for %.1f s because %s", call, where, waited, reason
+            )
+
+    def rate_limited(self, call: str, reason: str) -> RateLimitedError:
+        """The error for a call that the limiter has held back until its time was up."""
+        waited = f" for {self.timeout_s:g} s" if self.timeout_s else ""
+        remedy = "" if self.timeout_s else "; or give a timeout_s to wait for it"
+        return RateLimitedError(
+            f"the limiter holds {call} back{waited}: {reason}{remedy}; {self._core.company()}",
+            timeout_s=self.timeout_s,
+            reason=reason,
+        )
