@@ -123,7 +123,8 @@ class Shadow:
         for name, region in self._core.layout.regions.items():
             if not self._rows and name.startswith(("column/", "tag/")):
                 continue
-            count = region.capacity if region.per == "once" else self._words[marks[region.per]]
+            whole = region.capacity if region.per == "once" else self._words[marks[region.per]]
+            count = -(-whole // region.every)
             yield name, (region.offset, count * region.item_bytes)
 
 
