@@ -65,6 +65,7 @@ from shmtable.mappers import (
     PreviousElementMapper,
     SyntheticDones,
 )
+from shmtable.presets import on_policy_queue, prioritized_replay, r2d2_replay, uniform_replay
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
@@ -176,6 +177,10 @@ __all__ = [
     "WeightedSampleStrategy",
     "WithoutReplacementSampleStrategy",
     "__version__",
+    "on_policy_queue",
+    "prioritized_replay",
+    "r2d2_replay",
+    "uniform_replay",
 ]
 
 # What keeps Ctrl-C from orphaning a lock, and a thread from seeing another one's half-made section,

@@ -62,14 +62,19 @@ class SamplePoints:
 
 
 def _combined(combine: Callable[..., Any], *points: SamplePoints) -> SamplePoints:
-    """Combine the points field by field; a field that one of them has not is left out."""
-    arrays: Any = (
-        None if any(array is None for array in group) else combine(*group)
-        for group in zip(
-            *([getattr(one, field.name) for field in fields(one)] for one in points), strict=True
-        )
-    )
+    """Combine the points field by field."""
+    arrays: list[Any] = [
+        combine(*(getattr(one, field.name) for one in points))
+        for field in fields(SamplePoints)
+        if field.name != "chances"
+    ]
+    if any(one.chances is not None for one in points):
+        arrays.append(combine(*(_chances(one) for one in points)))
     return SamplePoints(*arrays)
+
+
+def _chances(points: SamplePoints) -> npt.NDArray[np.float64]:
+    return np.full(len(points), np.nan) if points.chances is None else points.chances
 
 
 def _replaced(old: Any, places: Int64Array, new: Any) -> Any:

@@ -92,6 +92,8 @@ def _settle_locked(index: Index, gone_before: int | None) -> None:
     steps = index.arrays.notes[live, f.STEPS_AT]
     words[f.NEXT_ORDER] = max(words[f.NEXT_ORDER], int(orders.max(initial=-1)) + 1)
     words[f.STEP_TOTAL] = max(words[f.STEP_TOTAL], int(steps.max(initial=0)))
+    versions = slots[live, f.VERSION]
+    words[f.UPDATES] = max(words[f.UPDATES], int(versions.max(initial=0)))
     sequences = index.arrays.notes[live, f.SEQUENCES_AT]
     words[f.SEQUENCE_TOTAL] = max(words[f.SEQUENCE_TOTAL], int(sequences.max(initial=0)))
 
@@ -114,6 +116,7 @@ def _impossible(slots: Int64Array, notes: Int64Array, rows: int) -> Int64Array:
         sound &= (states != f.LIVE) | ((numbers >= 0) & (numbers < _MOST))
     sound &= (lengths >= 1) & (lengths <= spans) & (spans <= rows)
     sound &= (starts >= 0) & (starts <= rows - spans)
+    sound &= (slots[:, f.VERSION] >= 0) & (slots[:, f.VERSION] < 1 << 62)
     sound[0] = False
     kept = np.flatnonzero(sound)
     kept = kept[np.argsort(starts[kept], kind="stable")]

@@ -2,9 +2,9 @@
 
 All that these decide by is what is in the table, so nothing that a crash could leave wrong. The
 sides cannot wait for each other for ever as long as the table takes as many sequences as a sample
-wants: ``impossible`` refuses larger samples. Where it cannot take them for another reason (they
-do not fit into ``maxlen``, or are too short to be sampled) a sample says so instead of waiting; see
-``protocols.consume``.
+wants: ``impossible`` refuses larger samples. Where it cannot take them for another reason (they do
+not fit into ``maxlen``, or are too short to be sampled) a sample says so as soon as an add waits as
+well; see ``protocols.pace``.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def pick_locked(
         kept: int64 [k], the slots of the windows that the sample has already.
 
     Raises:
-        NoWindowError: waiting would be in vain, because adds wait as well.
+        NoWindowError: waiting would be in vain, because an add waits as well.
         SpecError: a sample that could make both sides wait for ever.
     """
     pace = core.pace
@@ -55,7 +55,7 @@ def pick_locked(
         )
         if points is not None and len(points):
             return points
-    if held := pace.holds_all_adds_locked():
+    if held := pace.waiting_add_locked():
         raise NoWindowError(
             f"{missing_locked(core, count + len(kept), steps)}; and add_sequence waits as well: "
             f"{held}",
@@ -122,10 +122,6 @@ def _choose_locked(
     core: Core, draw: Draw, count: int, steps: int, kept: Int64Array, most: int
 ) -> SamplePoints | None:
     """The sampler's choice without what is used up; the rest from what is left."""
-    if not core.pace.is_queue_locked():
-        _drop_used_up_locked(core, most)
-        if not core.view.live_count:
-            return None
     parts: list[SamplePoints] = []
     taken = kept
     for _ in range(_DRAWS):
@@ -135,6 +131,10 @@ def _choose_locked(
         points = draw(core, missing + extra, steps)
         if not len(points):
             return None
+        if _drop_used_up_locked(core, points.slots, most):
+            if not core.view.live_count:
+                return None
+            continue
         fitting = _fitting_locked(core, points.slots, taken, most).nonzero()[0][:missing]
         parts.append(points.at(fitting))
         taken = np.concatenate([taken, points.slots[fitting]])
@@ -150,11 +150,13 @@ def _choose_locked(
     return SamplePoints.joined([*parts, core.view.points(slots, offsets)])
 
 
-def _drop_used_up_locked(core: Core, most: int) -> None:
+def _drop_used_up_locked(core: Core, drawn: Int64Array, most: int) -> bool:
+    """Once one is met that is used up, all of them go; whether there were any."""
+    if (_left_locked(core, drawn, most) > 0).all():
+        return False
     live = core.view.live_slots()
-    used_up = live[core.arrays.times_sampled[live] >= most]
-    if len(used_up):
-        core.index.eject_locked(used_up.tolist())
+    core.index.eject_locked(live[_left_locked(core, live, most) <= 0].tolist())
+    return True
 
 
 def _rest_locked(core: Core, steps: int, taken: Int64Array, most: int) -> Int64Array:

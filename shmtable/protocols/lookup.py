@@ -139,7 +139,7 @@ def _stats_locked(core: Core) -> Stats:
         writing_transitions=words[f.WRITING_STEPS],
         maxlen=words[f.MAXLEN],
         max_sequences=words[f.MAX_SEQUENCES],
-        sequences_added=words[f.NEXT_ORDER],
+        sequences_added=words[f.SEQUENCE_TOTAL],
         transitions_added=words[f.STEP_TOTAL],
         sequences_removed=words[f.REMOVED],
         windows_sampled=words[f.WINDOWS_SAMPLED],

@@ -14,7 +14,9 @@ under another LIVE_FROM, and begins a new one with the counts of the table as it
 Adds are admitted in the section that reserves. Samples are asked about where they are picked, to
 save the copy, and admitted where they are validated and counted: two readers may pick at once.
 The largest add and sample ever asked for are kept from before the first wait on, and the call that
-would let both sides wait for each other for ever is refused; see ``limiters``.
+would let both sides wait for each other for ever is refused; see ``limiters``. A sample may also
+lack windows for reasons that no limiter knows: sequences too short, or used up, or a queue whose
+rows are full. Then it waits, unless an add waits for it: that one's amount is kept, too.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ _AHEAD = 8  # float: inserted * ratio - sampled by then
 _SAMPLED = 9  # since then
 _LARGEST_INSERT = 10  # asked for, at most
 _LARGEST_SAMPLE = 11
+_WAITING = 12  # what the last add asked for, if it was held back; else 0
 
 _NUMBERS = {cls: number for number, cls in LIMITERS.items()}
 _NO_PAIR = float("nan")
@@ -107,6 +110,7 @@ class Pace:
                 raise SpecError(message)
             words[place] = amount
         reason = used.limiter.insert_blocked(self._standing_locked(used), amount)
+        words[used.base + _WAITING] = amount if reason else 0
         return Held(reason) if reason else None
 
     def can_insert_locked(self, length: int) -> bool:
@@ -120,16 +124,16 @@ class Pace:
             or used.limiter.insert_blocked(self._standing_locked(used), amount)
         )
 
-    def holds_all_adds_locked(self) -> str:
-        """Why an add as large as the largest so far must wait for a sample; empty if it need not.
+    def waiting_add_locked(self) -> str:
+        """Why an add that has been held back still must wait for a sample; empty if none must.
 
         What is being written comes to an end, so while there is any nobody waits for ever.
         """
         used = self._set_locked()
-        if used.limiter is None or self._words[f.WRITING_COUNT]:
+        waiting = self._words[used.base + _WAITING]
+        if used.limiter is None or not waiting or self._words[f.WRITING_COUNT]:
             return ""
-        largest = max(self._words[used.base + _LARGEST_INSERT], used.limiter.insert_amount(1))
-        return used.limiter.insert_blocked(self._standing_locked(used), largest)
+        return used.limiter.insert_blocked(self._standing_locked(used), waiting)
 
     # -- samples ---------------------------------------------------------------------------
 
@@ -194,7 +198,7 @@ class Pace:
         words[base + _LIVE_FROM] = words[f.LIVE_FROM]
         words[base + _TOTAL] = total
         floats[base + _AHEAD] = limiter.first_ahead(live, insert, sample) if limiter else 0.0
-        words[base + _SAMPLED] = 0
+        words[base + _SAMPLED] = words[base + _WAITING] = 0
         words[base + _LARGEST_INSERT], words[base + _LARGEST_SAMPLE] = insert, sample
         words[f.PACE] = number  # the commit point
         self._known = _Set(number, base, limiter)

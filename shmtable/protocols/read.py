@@ -108,6 +108,8 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
     """Wait for the bell; raise when the time is up, or when nobody is left to ring it."""
     if wait.is_over():
         error = core.guard.run(_nothing_locked, core, count, steps)
+        if error is None:
+            return  # there is one by now
         if isinstance(error, Held):
             raise wait.rate_limited("sample", error.reason)
         if not wait.timeout_s:
@@ -120,7 +122,8 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
     _refuse_to_wait_alone(core)
     if core.arena.words[f.PACE] and wait.is_to_tell():
         reason = core.guard.run(_nothing_locked, core, count, steps)
-        wait.tell("sample", reason.reason if isinstance(reason, Held) else str(reason))
+        if reason is not None:
+            wait.tell("sample", reason.reason if isinstance(reason, Held) else str(reason))
     wait.sleep(seen)
 
 
@@ -170,8 +173,8 @@ def _refuse_to_wait_alone(core: Core) -> None:
         )
 
 
-def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held:
-    """Why there is no sample."""
+def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | None:
+    """Why there is no sample; None where a table with a limiter has one after all."""
     live = core.view.live_slots()
     if not len(live):
         return EmptyTableError(
@@ -182,6 +185,8 @@ def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held:
         held = core.pace.sample_locked(count, steps)
         if held is not None:
             return held
+        if consume.can_sample_locked(core, count, steps):
+            return None
         if longest >= steps or core.view.short:
             return NoWindowError(
                 f"{consume.missing_locked(core, count, steps)}; add more, or ask for fewer",

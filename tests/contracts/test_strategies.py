@@ -122,6 +122,24 @@ def prepared(
 
 @samplers
 @histories
+def test_a_sampler_with_a_pass_order_takes_each_sequence_once_in_it(
+    make_table: MakeTable, history: Callable[[ArrayMemoryTable], None], sampler: SampleStrategy
+) -> None:
+    core = prepared(make_table, history, sampler=sampler)._core
+    order = core.sampler.pass_order
+    assert order in (None, "oldest", "newest")
+    for steps in (1, 7) if order else ():
+        slots = core.view.live_slots()
+        long = slots[core.arrays.slots[slots, f.LENGTH] >= steps]
+        orders = np.sort(core.arrays.slots[long, f.ORDER])[:: 1 if order == "oldest" else -1]
+        for count in {1, len(long) // 2 or 1, len(long)}:
+            points = core.guard.run(core.sampler.sample, count, steps, np.random.default_rng(1))
+            found = core.arrays.slots[points.slots, f.ORDER]
+            assert found.tolist() == orders[:count].tolist()
+
+
+@samplers
+@histories
 @pytest.mark.parametrize("pad", [None, "zero"])
 def test_exactly_so_many_windows_all_of_them_on_offer(
     make_table: MakeTable,

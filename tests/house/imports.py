@@ -36,6 +36,7 @@ LEVELS = {
     "loader": 5,
     "builder": 5,
     "joint": 5,
+    "presets": 5,
     "": 6,
     "integrations": 7,
     "cli": 7,

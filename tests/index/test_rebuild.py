@@ -218,12 +218,13 @@ def test_a_duplicate_that_was_cleared_does_not_count() -> None:
 def test_counters_that_only_rise_are_raised_to_what_the_slots_say() -> None:
     world = World()
     slots = [world.add(identity, 5) for identity in range(3)]
-    marks = (f.NEXT_ORDER, f.STEP_TOTAL, f.SEQUENCE_TOTAL, f.LONGEST)
+    marks = (f.NEXT_ORDER, f.STEP_TOTAL, f.SEQUENCE_TOTAL, f.LONGEST, f.UPDATES)
+    world.set(slots[1], f.VERSION, 4)
     for mark in marks:
         world.words[mark] = 0
     world.index.rebuild_locked()
     assert world.words[f.NEXT_ORDER] == world.field(slots[2], f.ORDER) + 1
-    assert [world.words[mark] for mark in marks[1:]] == [15, 3, 5]
+    assert [world.words[mark] for mark in marks[1:]] == [15, 3, 5, 4]
     for mark in marks:
         world.words[mark] = 70 + mark
     world.index.rebuild_locked()
@@ -250,13 +251,20 @@ def longer_than_its_rows(world: World, slot: int) -> None:
     world.set(slot, f.LENGTH, world.field(slot, f.SPAN) + 1)
 
 
+def update_to_come(world: World, slot: int) -> None:
+    world.set(slot, f.VERSION, 1 << 62)
+
+
 def unknown_state(world: World, slot: int) -> None:
     world.set(slot, f.STATE, 77)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [negative_start, far_away, endless, empty, longer_than_its_rows, unknown_state],
+    [
+        *(negative_start, far_away, endless, empty, longer_than_its_rows),
+        *(update_to_come, unknown_state),
+    ],
     ids=lambda damage: str(damage.__name__),
 )
 def test_a_slot_that_cannot_be_costs_its_own_sequence_only(

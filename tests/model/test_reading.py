@@ -111,9 +111,9 @@ def test_limiter_with_writers_readers_and_kills() -> None:
 def test_limiter_with_two_writers_two_readers_and_a_kill() -> None:
     sample = (Read(count=True),)
     scripts = ((short(0, 1),), (short(1, 2),), sample, sample)
-    bounds = replace(BOUNDS, slots=3, lead=2, per_step=1, crashes=3 if LARGE else 2)
+    bounds = replace(BOUNDS, slots=3, lead=2, per_step=1, crashes=2 if LARGE else 1)
     machine = Machine("limiter, two and two", *scripts, before=(short(2, 3),), bounds=bounds)
-    holds(machine, 10_000)
+    holds(machine, 5_000)
 
 
 def test_found_limiter_that_counts_samples_when_they_are_picked() -> None:

@@ -16,8 +16,10 @@ from shmtable import (
     FifoSampleStrategy,
     NoWindowError,
     Queue,
+    SampleStrategy,
     SampleToInsertRatio,
     SpecError,
+    Stack,
     UniformSampleStrategy,
     WaitTimeoutError,
 )
@@ -135,13 +137,80 @@ def test_a_bound_and_a_ratio_do_not_wait_for_each_other(make_table: MakeTable) -
         table.sample(10, 1, timeout_s=LONG_S)
 
 
-def test_custom_samplers_that_return_the_same_again(make_table: MakeTable) -> None:
-    class Stubborn(UniformSampleStrategy):
-        def sample(self, count: int, sequence_length: int, random: Any) -> Any:
-            slots = np.repeat(self.view.live_slots()[:1], count)
-            return self.view.points(slots, np.zeros(count, np.int64))
+class NewestSampleStrategy(SampleStrategy):
+    pass_order = "newest"
 
-    table = make_table(sampler=Stubborn(), max_times_sampled=1)
+    def sample(self, count: int, sequence_length: int, random: Any) -> Any:
+        slots = []
+        slot = self.view.newest()
+        while slot:
+            if self.view.length(slot) >= sequence_length:
+                slots.append(slot)
+            slot = self.view.older(slot)
+        chosen = np.resize(np.array(slots, np.int64), count if slots else 0)
+        return self.view.points(chosen, np.zeros_like(chosen))
+
+
+def test_a_stack_hands_out_the_newest_first(make_table: MakeTable) -> None:
+    table = make_table(sampler=NewestSampleStrategy(), limiter=Stack(4))
+    fill(table, [5, 5, 5, 5])
+    assert drawn(table, 3, 2) == [3, 2, 1]
+    fill(table, [5, 5], first=10)
+    assert drawn(table, 3, 2) == [11, 10, 0]
+    assert table.size() == 0
+    with pytest.raises(SpecError, match="Queue: the sampler is a NewestSampleStrategy"):
+        table.limiter = Queue(4)
+
+
+def test_a_second_reader_gets_the_next_ones(make_table: MakeTable) -> None:
+    """Both pick the oldest; who comes later draws again, and in order."""
+    table = make_table(sampler=FifoSampleStrategy(), limiter=Queue(8))
+    fill(table, [5] * 8)
+    core = table._core
+    gather = core.storage.gather
+    taken: list[list[int]] = []
+
+    def take_two_first(*arguments: Any, **more: Any) -> Any:
+        if not taken:
+            taken.append([])
+            taken[0] = drawn(table, 2, 2)
+        return gather(*arguments, **more)
+
+    core.storage.gather = take_two_first  # type: ignore[method-assign, assignment]
+    assert sorted(drawn(table, 4, 2)) == [2, 3, 4, 5]
+    assert taken == [[0, 1]]
+    assert table.identities().tolist() == [6, 7]
+
+
+class FirstSampleStrategy(UniformSampleStrategy):
+    """The first windows of one and the same sequence, as long as it is there."""
+
+    def sample(self, count: int, sequence_length: int, random: Any) -> Any:
+        slots = np.repeat(self.view.live_slots().min(), count)
+        return self.view.points(slots, np.zeros(count, np.int64))
+
+
+def test_what_another_reader_has_used_up_is_drawn_again(make_table: MakeTable) -> None:
+    table = make_table(sampler=FirstSampleStrategy(), max_times_sampled=2)
+    fill(table, [5, 5])
+    core = table._core
+    gather = core.storage.gather
+    taken: list[int] = []
+
+    def take_one_first(*arguments: Any, **more: Any) -> Any:
+        if not taken:
+            taken.append(-1)
+            taken[:] = drawn(table, 1, 2)
+        return gather(*arguments, **more)
+
+    core.storage.gather = take_one_first  # type: ignore[method-assign, assignment]
+    assert drawn(table, 2, 2) == [0, 1]
+    assert taken == [0]
+    assert table.identities().tolist() == [1]
+
+
+def test_custom_samplers_that_return_the_same_again(make_table: MakeTable) -> None:
+    table = make_table(sampler=FirstSampleStrategy(), max_times_sampled=1)
     fill(table, [5] * 8)
     assert len(set(drawn(table, 6, 5))) == 6
     assert table.stats().sequences == 2

@@ -20,7 +20,6 @@ from shmtable import (
     FifoSampleStrategy,
     Limiter,
     MinSize,
-    NoWindowError,
     Queue,
     RateLimitedError,
     SampleToInsertRatio,
@@ -327,6 +326,18 @@ def test_waiting_ends_with_the_other_side(make_table: MakeTable) -> None:
         sample.result(LONG_S)
 
 
+def test_a_sample_wakes_those_who_wait_to_add(make_table: MakeTable) -> None:
+    table = make_table(limiter=SampleToInsertRatio(1.0, 10, 10))
+    add(table, 0, 10, 10)
+    guard = table._core.guard
+    seen = guard.run(guard.bell.seen_locked)
+    table.sample(1, 5)
+    assert guard.run(guard.bell.seen_locked) != seen
+    seen = guard.run(guard.bell.seen_locked)
+    table.limiter = MinSize(5)
+    assert guard.run(guard.bell.seen_locked) != seen
+
+
 def test_waiting_ends_with_another_limiter(make_table: MakeTable) -> None:
     table = make_table(limiter=MinSize(500))
     add(table, 0, 10)
@@ -351,35 +362,3 @@ def test_waiting_is_logged(
         with pytest.raises(RateLimitedError):
             table.sample(2, 5, timeout_s=0.05)
     assert "sample of table (unnamed): blocked for 0.0 s because 1 sequences wait" in caplog.text
-
-
-def test_a_queue_ejects_nothing(make_table: MakeTable) -> None:
-    table = make_table(maxlen=30, limiter=Queue(10), sampler=FifoSampleStrategy())
-    add(table, 0, 10, 10)
-    assert table.can_insert(10) and not table.can_insert(11)
-    with pytest.raises(RateLimitedError, match="leave room for 10 transitions, 11 are to be added"):
-        add(table, 2, 11)
-    add(table, 2, 10)
-    assert adds_admitted(table, 3, 1) == 0
-    assert table.stats().sequences_removed == 0
-    # All the room is taken by two fewer than are asked for: nobody would ever go on.
-    with pytest.raises(NoWindowError, match="3 of the 5 windows.*add_sequence waits as well"):
-        table.sample(5, 2, timeout_s=LONG_S)
-
-
-def test_a_queue_of_sequences_that_are_too_short(make_table: MakeTable) -> None:
-    table = make_table(limiter=Queue(3), sampler=FifoSampleStrategy())
-    add(table, 0, 3, 9)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(table.sample, 2, 5, timeout_s=LONG_S)
-        add(table, 2, 3)
-        with pytest.raises(NoWindowError, match="2 of 3 sequences are shorter than 5"):
-            waiting.result(LONG_S)
-    assert table.sample(1, 5).points.identities.tolist() == [1]  # type: ignore[union-attr]
-
-
-def test_long_windows_are_not_waited_for_where_adds_wait(make_table: MakeTable) -> None:
-    table = make_table(limiter=SampleToInsertRatio(1.0, 5, 10))
-    add(table, 0, 3, 3, 3, 3, 3)
-    with pytest.raises(NoWindowError, match="add_sequence waits as well"):
-        table.sample(2, 5, timeout_s=LONG_S)

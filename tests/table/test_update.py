@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from shmtable import (
     ArrayMemoryTable,
     Column,
+    LockReentryError,
     SamplePoints,
     SequenceError,
     SpecError,
@@ -21,6 +21,8 @@ from shmtable import (
     TagColumn,
 )
 from shmtable.index import fields as f
+from shmtable.protocols.legacy import _Sequences
+from shmtable.protocols.store import _Target
 from tests.table.snapshots import content
 from tests.tables import small_columns, small_sequence
 
@@ -211,39 +213,47 @@ def test_a_copy_that_met_an_update_is_made_again(make_table: MakeTable, what: st
         assert sequence["obs"][:6].tolist() == newer["obs"][:6].tolist()
 
 
+@pytest.mark.parametrize("rounds", [1, 100])
 @pytest.mark.parametrize("version", list(TableSerializationVersion))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_storing_beside_updates_keeps_every_sequence_whole(
-    make_table: MakeTable, tmp_path: Path, version: TableSerializationVersion
+def test_storing_beside_updates_keeps_every_sequence_as_it_is(
+    make_table: MakeTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: TableSerializationVersion,
+    rounds: int,
 ) -> None:
-    columns = [Column("actions", (), "int64"), Column("obs", (64,), "int64")]
-    table = make_table(columns=columns, maxlen=4000)
-    for identity in range(20):
-        table.add_sequence(
-            identity, {"actions": np.zeros(100, int), "obs": np.zeros((100, 64), int)}
-        )
-    points = joined(*(window(table, identity, 0) for identity in range(20)))
-    stop = False
+    """Whatever was updated while it was copied is copied again, and in the end under the lock."""
+    table = filled(make_table, 6, 7, 8)
+    points = joined(*(window(table, identity, 0) for identity in range(3)))
+    made = 0
 
-    def update() -> int:
-        rounds = 0
-        while not stop:
-            rounds += 1
-            table.update(points, "obs", np.full((20, 100, 64), rounds))
-        return rounds
+    def and_update(copy: Callable[..., Any]) -> Callable[..., Any]:
+        def copied(*arguments: Any) -> Any:
+            nonlocal made
+            result = copy(*arguments)
+            try:
+                if made < rounds:
+                    table.update(points, "rewards", np.full((3, 6), -1.0 - made))
+                    made += 1
+            except LockReentryError:
+                pass  # this copy is made where nobody can update
+            return result
 
-    with ThreadPoolExecutor(1) as pool:
-        updating = pool.submit(update)
-        try:
-            for number in range(5):
-                table.store(str(tmp_path / f"file{number}"), version)
-        finally:
-            stop = True
-        assert updating.result(60) > 0
-    for number in range(5):
-        other = make_table(columns=columns, maxlen=4000)
-        other.restore(str(tmp_path / f"file{number}"))
-        assert other.stats().sequences == 20
-        for identity in other.identities().tolist():
-            obs = other.sequence(identity)["obs"]
-            assert (obs == obs[0, 0]).all()
+        return copied
+
+    for cls, name in ((_Target, "write"), (_Sequences, "_copy")):
+        monkeypatch.setattr(cls, name, and_update(getattr(cls, name)))
+    before = content(table)
+    table.store(str(tmp_path / "file"), version)
+    assert made >= (1 if rounds == 1 else 4)
+    other = make_table()
+    other.restore(str(tmp_path / "file"))
+    found = content(other)
+    assert len(found) == 3
+    for rows, old in zip(found.values(), before.values(), strict=True):
+        # One update for all of it, and not the first, which came in the middle of the copy.
+        assert len(set(rows["rewards"][:6])) == 1
+        assert rows["rewards"][0] <= -1
+        assert rows["rewards"][6:] == old["rewards"][6:]
+        assert rows["obs"] == old["obs"]
