@@ -193,12 +193,9 @@ def test_members_are_told_of_a_restore(make_table: MakeTable, tmp_path: Any) -> 
         ([(float("inf"), First())], "no fraction above 0"),
         ([("1", First())], "no fraction above 0"),
         ([(10**400, First())], r"no fraction above 0, up to 1e\+09"),
-        ([(1, FifoEjectionStrategy())], "is no sampler"),
+        ([(1, FifoEjectionStrategy())], "no sampler"),
         ([First()], "no fraction above 0"),
-        (
-            [(1, MixtureSampleStrategy([(1, First())]))],
-            "is made of samplers itself",
-        ),
+        ([(1, MixtureSampleStrategy([(1, First())]))], "is made of samplers itself"),
     ],
 )
 def test_members_that_cannot_be(members: Any, text: str) -> None:
