@@ -94,7 +94,8 @@ class Shadow:
 
     def restore(self) -> None:
         """Put everything back to what it was at the last look."""
-        for name, where in self._ranges():
+        # All ranges as they are now: among what is put back are the marks that they end at.
+        for name, where in list(self._ranges()):
             now, copy = self._part(where), self._copies[name]
             now[: len(copy)] = copy
             now[len(copy) :] = 0  # reserved since
@@ -123,7 +124,8 @@ class Shadow:
         for name, region in self._core.layout.regions.items():
             if not self._rows and name.startswith(("column/", "tag/")):
                 continue
-            count = region.capacity if region.per == "once" else self._words[marks[region.per]]
+            whole = region.capacity if region.per == "once" else self._words[marks[region.per]]
+            count = -(-whole // region.every)
             yield name, (region.offset, count * region.item_bytes)
 
 
