@@ -87,6 +87,15 @@ class Strategy(ABC):
         self.view = view
         self.arrays = arrays
 
+    def __getattr__(self, name: str) -> Any:
+        # A table makes its own from this one's settings, so as to be the same in every process.
+        if name in ("view", "arrays") or ("arrays" not in vars(self) and hasattr(type(self), name)):
+            raise AttributeError(
+                f"this {type(self).__name__} belongs to no table; use the table's own: "
+                "table.sampler, table.ejector"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def initialise(self) -> None:  # noqa: B027
         """The table has just been made: store what must not be zero. Called once per table."""
 

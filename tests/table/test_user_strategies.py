@@ -14,6 +14,7 @@ from shmtable import (
     EjectionStrategy,
     FifoEjectionStrategy,
     LockReentryError,
+    PrioritizedSampleStrategy,
     SampleStrategy,
     SpecError,
     StateSpec,
@@ -142,6 +143,20 @@ def test_a_table_of_ones_own_strategies_is_attached_with_their_classes(
     with ArrayMemoryTable.attach(name, classes=[LatestStart, Fussy]) as table:
         assert type(table.sampler) is LatestStart
         assert type(table.ejector) is Fussy
+
+
+def test_a_strategy_that_belongs_to_no_table_says_so(make_table: MakeTable) -> None:
+    sampler = PrioritizedSampleStrategy()
+    make_table(sampler=sampler)
+    for touch in (
+        lambda: sampler.beta,
+        lambda: setattr(sampler, "beta", 0.5),
+        lambda: sampler.view,
+    ):
+        with pytest.raises(AttributeError, match="belongs to no table; use the table's own"):
+            touch()
+    with pytest.raises(AttributeError, match="has no attribute 'gamma'"):
+        sampler.gamma  # noqa: B018
 
 
 def fussy(make_table: MakeTable, **options: Any) -> tuple[ArrayMemoryTable, Fussy]:
