@@ -197,7 +197,8 @@ def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | 
         # Not for want of windows: with epsilon=0 a priority of 0 means never.
         return NoWindowError(
             f"{type(core.sampler).__name__} draws none of the windows of {steps} transitions that "
-            f"{len(live)} sequences offer: all their weights are 0; raise some, or its epsilon",
+            f"{len(live)} sequences offer: it leaves them out, or all their weights are 0; raise "
+            "some, or its epsilon",
             sequence_length=steps,
             longest=longest,
         )
