@@ -112,7 +112,8 @@ def _impossible(slots: Int64Array, notes: Int64Array, rows: int) -> Int64Array:
     states, starts, spans = slots[:, f.STATE], slots[:, f.START], slots[:, f.SPAN]
     lengths = slots[:, f.LENGTH]
     sound = np.isin(states, (f.WRITING, f.LIVE, f.LOADED)) & ~strange
-    for numbers in (slots[:, f.ORDER], slots[:, f.VERSION], notes[: len(slots), f.STEPS_AT]):
+    totals = notes[: len(slots), [f.STEPS_AT, f.SEQUENCES_AT]].T
+    for numbers in (slots[:, f.ORDER], slots[:, f.VERSION], *totals):
         sound &= (states != f.LIVE) | ((numbers >= 0) & (numbers < _MOST))
     sound &= (lengths >= 1) & (lengths <= spans) & (spans <= rows)
     sound &= (starts >= 0) & (starts <= rows - spans)
