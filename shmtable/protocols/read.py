@@ -174,7 +174,10 @@ def _refuse_to_wait_alone(core: Core) -> None:
 
 
 def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | None:
-    """Why there is no sample; None where a table with a limiter has one after all."""
+    """Why there is no sample; None where there is one by now."""
+    # Asked in this section: since the last pick, somebody may have added what was missing.
+    if _pick_locked(core, count, steps)[0] is not None:
+        return None
     live = core.view.live_slots()
     if not len(live):
         return EmptyTableError(
@@ -185,8 +188,6 @@ def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | 
         held = core.pace.sample_locked(count, steps)
         if held is not None:
             return held
-        if consume.can_sample_locked(core, count, steps):
-            return None
         if longest >= steps or core.view.short:
             return NoWindowError(
                 f"{consume.missing_locked(core, count, steps)}; add more, or ask for fewer",

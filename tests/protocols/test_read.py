@@ -13,6 +13,7 @@ from shmtable import (
     ArrayMemoryTable,
     Column,
     EmptyTableError,
+    MinSize,
     NoWindowError,
     UnknownIdentityError,
     WaitTimeoutError,
@@ -219,6 +220,33 @@ def test_waiting_has_an_end(make_table: MakeTable) -> None:
 
 
 # -- reading one sequence ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limiter", [None, MinSize(3)])
+def test_what_is_added_between_the_pick_and_the_error_is_sampled(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, limiter: Any
+) -> None:
+    table = make_table(limiter=limiter)
+    original, picks = read._pick_locked, []
+
+    def pick(core: Any, *args: Any) -> Any:
+        found = original(core, *args)
+        if not picks:
+            monkeypatch.setattr(read, "_pick_locked", original)
+            picks.append(found[0])
+        return found
+
+    monkeypatch.setattr(read, "_pick_locked", pick)
+    over = read.Wait.is_over
+
+    def is_over(wait: Any) -> bool:
+        if not len(table):
+            table.add_sequence(1, small_sequence(1, 5))
+        return over(wait)
+
+    monkeypatch.setattr(read.Wait, "is_over", is_over)
+    assert torn_windows(table.sample(4, 2), 2) == []
+    assert picks == [None]
 
 
 def test_a_sequence_that_leaves_while_it_is_read_is_read_again(
