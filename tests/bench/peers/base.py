@@ -64,12 +64,14 @@ class Setup:
         transitions: how many it holds, in sequences of ``steps``.
         priorities: whether it samples by priority.
         steps: transitions of a sequence.
+        use: tables of the same kind that must not be one, such as that for short sequences.
     """
 
     layout: str = "cheetah"
     transitions: int = 200_000
     priorities: bool = False
     steps: int = 200
+    use: str = ""
 
     @property
     def columns(self) -> Layout:
@@ -83,7 +85,7 @@ class Case:
 
     Attributes:
         setup: the table.
-        op: "sample", "update" (the priorities of the last sample), "add" or "add one".
+        op: "sample", "update" (the priorities of a sample) or "add".
         count: windows to sample.
         length: transitions of a window, or of the sequence that is added.
         form: what is added: "arrays", "tensors" or "lists".

@@ -6,6 +6,9 @@ both were slower.
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+from importlib import metadata
 from typing import Any
 
 import cpprb
@@ -16,9 +19,7 @@ from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequence
 
 def versions() -> dict[str, str]:
     """See ``Peer``."""
-    from importlib.metadata import version
-
-    return {"cpprb": version("cpprb"), "numpy": np.__version__}
+    return {"cpprb": metadata.version("cpprb"), "numpy": np.__version__}
 
 
 def environment(setup: Setup) -> dict[str, Any]:
@@ -71,17 +72,12 @@ class Buffer:
             raise Cannot("takes arrays; all else goes through one")
         source = sequences(self._setup, steps)
         ready = [prepared(self._setup, next(source)) for _ in range(16)]
-        turn, buffer = iter(_endless(ready)), self._buffer
+        turn, buffer = itertools.cycle(ready), self._buffer
         return lambda: buffer.add(**next(turn))
 
     def close(self) -> None:
         """See ``Table``."""
         del self._buffer
-
-
-def _endless(ready: list[Arrays]) -> Any:
-    while True:
-        yield from ready
 
 
 def open(setup: Setup) -> Buffer:  # noqa: A001
@@ -93,14 +89,12 @@ def writer(buffer: Any, number: int) -> Call:
     """Adds whole sequences."""
     setup = Setup()
     source = sequences(setup, setup.steps, seed=number)
-    turn = iter(_endless([prepared(setup, next(source)) for _ in range(16)]))
+    turn = itertools.cycle([prepared(setup, next(source)) for _ in range(16)])
     return lambda: buffer.add(**next(turn))
 
 
 def share(setup: Setup) -> Shared:
     """See ``Peer``."""
-    import multiprocessing
-
     buffer = cpprb.MPReplayBuffer(
         setup.transitions, environment(setup), ctx=multiprocessing.get_context("fork")
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench.peers.base import Call, Setup, Shared
+from tests.bench.peers.base import Call, Setup, Shared, sequences
 
 _READY_S = 120.0
 _PAUSE_S = 0.1  # from telling the writers when to start until they do
@@ -80,6 +80,32 @@ class Crowd:
                 process.kill()
                 process.join()
         self._writers.clear()
+
+
+def attached_bytes(shared: Shared) -> int:
+    """What a process takes for itself when it has the table, beside one that has it not."""
+    context: Any = multiprocessing.get_context(shared.method)
+    taken = []
+    for handle in (None, shared.handle):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_weigh, args=(theirs, shared.writer, handle), daemon=True)
+        process.start()
+        if not ours.poll(_READY_S):
+            process.kill()
+            raise TimeoutError("a process did not get ready")
+        taken.append(int(ours.recv()))
+        process.join()
+    return max(taken[1] - taken[0], 0)
+
+
+def _weigh(pipe: Any, make: Callable[[Any, int], Call], handle: Any) -> None:
+    source = sequences(Setup(), Setup.steps)
+    next(source)
+    if handle is not None:
+        make(handle, 0)()
+    with open("/proc/self/smaps_rollup") as file:
+        sizes = dict(line.split(":") for line in file.read().splitlines()[1:])
+    pipe.send(1024 * sum(int(sizes[f"Private_{kind}"].split()[0]) for kind in ("Clean", "Dirty")))
 
 
 def _sampling(sample: Call, end: float) -> list[float]:

@@ -61,7 +61,11 @@ class Plain:
         # A next observation is no copy of its own: it is stored once.
         names = list(setup.columns.columns)
         targets = dict(
-            zip(unrolled(setup.columns, next(source)), (c.numpy() for c in self._columns))
+            zip(
+                unrolled(setup.columns, next(source)),
+                (c.numpy() for c in self._columns),
+                strict=True,
+            )
         )
         starts = itertools.cycle(range(0, self._rows - steps - 1, steps))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from importlib import metadata
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,13 +27,14 @@ from tests.bench.peers.base import (  # noqa: E402
     unrolled,
 )
 
+AHEAD = True
 _MOST = 200_000  # it takes about a tenth of a millisecond a transition to fill one
 
 
 def versions() -> dict[str, str]:
     """See ``Peer``."""
     return {
-        "dm-reverb": reverb.__version__,
+        "dm-reverb": metadata.version("dm-reverb"),
         "tensorflow": tf.__version__,
         "numpy": np.__version__,
     }
@@ -132,7 +134,7 @@ class Tables:
         """See ``Table``."""
         server = self._server(1)
         keys = next(server.batches(count)).info.key.numpy().tolist()
-        updates = dict(zip(keys, np.random.default_rng(0).random(count).tolist()))
+        updates = dict(zip(keys, np.random.default_rng(0).random(count).tolist(), strict=True))
         return lambda: server.client.mutate_priorities("table", updates)
 
     def adder(self, steps: int, form: str) -> Call:

@@ -7,7 +7,9 @@ Reads a JSON object a line and answers each with one:
   made when first asked for; with no calls it is only made, and warmed up.
 * ``{"forget": true}``: closes all tables.
 * ``{"crowd": {"writers": k, "seconds": s, "watched": b}}``: a turn of many processes.
-* ``{"memory": {...}}``: bytes that making a table of that setup takes from the system.
+* ``{"memory": {...}}``: "bytes" that making a table of that setup takes from the system.
+* ``{"attached": {...}}``: "bytes" that a process takes more for having such a shared table.
+* ``{"split": {"count": B, "length": L, "calls": n}}``: median "us" of each part of a sample.
 
 What goes wrong is answered by "cannot" and a text, and the next line is read.
 """
@@ -23,7 +25,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from tests.bench.peers.base import WARM_UP, Call, Cannot, Case, Peer, Setup, Table, call_for
-from tests.bench.peers.crowd import Crowd
+from tests.bench.peers.crowd import Crowd, attached_bytes
 
 
 class Server:
@@ -48,7 +50,11 @@ class Server:
         if "forget" in message:
             self.close()
             return {}
-        return {"versions": self._peer.versions()}
+        if "attached" in message:
+            return {"bytes": attached_bytes(self._peer.share(Setup(**message["attached"])))}
+        if "split" in message:
+            return {"us": self._peer.split(**message["split"])}
+        return {"versions": self._peer.versions(), "ahead": getattr(self._peer, "AHEAD", False)}
 
     def _call(self, case: Case) -> Call:
         if case not in self._calls:
@@ -69,11 +75,13 @@ class Server:
         return {**self._crowd.turn(**wanted), "remark": self._remark}
 
     def _memory(self, setup: Setup) -> int:
+        sample = Case(setup, "sample", 32)
         small = self._peer.open(Setup(setup.layout, 10 * setup.steps, setup.priorities))
-        call_for(small, Case(setup, "sample", 256))()  # what the first use of all takes is no part
+        call_for(small, sample)()  # what the first use of all takes is no part
         gc.collect()
         before = _resident()
         table = self._peer.open(setup)
+        call_for(table, sample)()
         gc.collect()
         taken = _resident() - before
         table.close()

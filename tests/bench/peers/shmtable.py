@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -149,3 +150,45 @@ def share(setup: Setup) -> Shared:
     for _ in range(setup.transitions // setup.steps):
         first()
     return Shared("spawn", table, writer, lambda: table.sample(256, 1), watch=watch)
+
+
+#: Parts of a sample, by the function that is timed; the others' time is what is left.
+_PARTS = {
+    "draw, under the lock": "_pick",
+    "gather the columns": "_gather",
+    "validate, under the lock": "_validate_locked",
+}
+
+
+def split(count: int, length: int, calls: int) -> dict[str, float]:
+    """Median microseconds of each part of ``sample``; what is timed costs a little more."""
+    ours = Ours(Setup())
+    read: Any = sys.modules["shmtable.protocols.read"]
+    kept = {part: getattr(read, name) for part, name in _PARTS.items() if hasattr(read, name)}
+    spent: dict[str, list[int]] = {part: [] for part in kept}
+
+    def timed(part: str, function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            begin = time.perf_counter_ns()
+            result = function(*args)
+            spent[part][-1] += time.perf_counter_ns() - begin
+            return result
+
+        return call
+
+    whole = []
+    for part, function in kept.items():
+        setattr(read, _PARTS[part], timed(part, function))
+    try:
+        for _ in range(calls):
+            for times in spent.values():
+                times.append(0)
+            begin = time.perf_counter_ns()
+            ours.table.sample(count, length)
+            whole.append(time.perf_counter_ns() - begin)
+    finally:
+        for part, function in kept.items():
+            setattr(read, _PARTS[part], function)
+        ours.close()
+    parts = {part: float(np.median(times)) / 1000 for part, times in spent.items()}
+    return {**parts, "all else": max(float(np.median(whole)) / 1000 - sum(parts.values()), 0.0)}

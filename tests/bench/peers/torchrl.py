@@ -38,17 +38,20 @@ def prepared(setup: Setup, arrays: Arrays, number: int) -> TensorDict:
     return TensorDict(batch, [steps])
 
 
+def _prioritized(setup: Setup) -> PrioritizedSampler:
+    try:
+        return PrioritizedSampler(setup.transitions, alpha=0.6, beta=0.4)
+    except RuntimeError as error:
+        raise Cannot(f"its compiled part does not load with this torch ({error})") from None
+
+
 class Buffer:
     """See ``Table``."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._storage = LazyTensorStorage(setup.transitions)
-        sampler = (
-            PrioritizedSampler(setup.transitions, alpha=0.6, beta=0.4)
-            if setup.priorities
-            else RandomSampler()
-        )
+        sampler = _prioritized(setup) if setup.priorities else RandomSampler()
         self._buffer = TensorDictReplayBuffer(
             storage=self._storage, sampler=sampler, batch_size=256
         )
