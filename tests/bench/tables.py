@@ -143,7 +143,7 @@ def memory(records: Records, attached: Records) -> str:
         for record in attached
         if "bytes" in record
     ]
-    return text + "\n" + table(["one more process", "KiB of its own"], more)
+    return f"{text}\n{table(['one more process', 'KiB of its own'], more)}" if more else text
 
 
 def split(records: Records) -> str:
