@@ -13,7 +13,8 @@ import numpy.typing as npt
 Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[], Any]
 
-DISTINCT = 16  # different sequences that are added in turn
+_DISTINCT = 16  # different sequences that are added in turn
+_MOST_DISTINCT_BYTES = 16 << 20
 WARM_UP = 30
 
 
@@ -191,7 +192,8 @@ def sequences(setup: Setup, steps: int, seed: int = 0) -> Iterator[Arrays]:
             )
         return arrays
 
-    return itertools.cycle([one() for _ in range(DISTINCT)])
+    distinct = _MOST_DISTINCT_BYTES // (steps * layout.step_bytes())
+    return itertools.cycle([one() for _ in range(min(max(distinct, 1), _DISTINCT))])
 
 
 def unrolled(layout: Layout, arrays: Arrays) -> Arrays:
