@@ -40,6 +40,7 @@ def measure(company: Company, effort: sections.Effort, *, quick: bool) -> dict[s
     results["crowd"] = sections.crowds(company, effort)
     _say("growing tables")
     results["growth"] = sections.growth(company, effort)
+    results["strategies"] = [] if quick else sections.strategies(company, effort)
     results["split"] = sections.split(company, effort)
     results["peers"] = company.about()  # one may have ended meanwhile
     return results
@@ -70,7 +71,9 @@ def main() -> int:
             interpreters |= {"cpprb": options.peers, "torchrl": options.peers}
         if options.reverb:
             interpreters["reverb"] = options.reverb
-        effort = _fitting(replace(_EFFORTS[options.effort]), options.largest)
+        effort = _fitting(_EFFORTS[options.effort], options.largest)
+        if options.writers:
+            effort = replace(effort, writers=tuple(options.writers))
         with Company(interpreters) as company:
             for name, why in company.absent.items():
                 _say(f"{name} is not measured: {why}")
@@ -89,6 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--effort", choices=_EFFORTS, default="full", help="how much is measured (full)"
     )
+    parser.add_argument("--writers", type=int, nargs="+", help="how many, in turn (1 2 4)")
     parser.add_argument("--largest", type=int, help="transitions of the largest table (1000000)")
     parser.add_argument("--note", help="what readers of the page have to know about this run")
     parser.add_argument("--page", type=Path, help="write this page too")

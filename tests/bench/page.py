@@ -32,8 +32,8 @@ no buffer.
 
 cpprb samples single transitions only. TorchRL finds windows by a number of the trajectory, and
 keeps what it has found from one call to the next. Reverb's windows are fixed when they are
-inserted: one table for each length, all windows of it. With writers it was given a table of at
-most 20,000 transitions, which take a while to insert.
+inserted: one table for each length, with all windows of it. It has tables of 20,000 transitions
+only, except where tables grow, because they take long to fill.
 """
 
 
@@ -46,10 +46,13 @@ def results_as_markdown(results: dict[str, Any]) -> str:
         "Left out:\n\n" + tables.unable(results["one"]),
         "## Many processes\n\n" + tables.crowds(results["crowd"]),
         "## Growing tables\n\n" + tables.growth(results["growth"]),
+        "Every sampler and ejector of shmtable:\n\n" + tables.growth(results["strategies"])
+        if results["strategies"]
+        else "",
         "## Where the time of a sample goes\n\n" + tables.split(results["split"]),
         "## Memory\n\n" + tables.memory(results["memory"], results["attached"]),
     ]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def page(results: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tests.bench.peers.base import Case, Setup
 Records = list[dict[str, Any]]
 OURS = "shmtable"
 PEERS = ("cpprb", "torchrl", "reverb")
+_MOST_IN_REVERB = 20_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,16 @@ def one_process(company: Company, effort: Effort) -> Records:
         *(Case(added, "add", 1, steps) for steps in (1, 20, 200, 1000)),
         *(Case(added, "add", 1, 200, form) for form in ("tensors", "lists")),
     ]
-    return _figures(company, _everybody(company, cases), effort)
+    wanted = _everybody(company, cases)
+    if "reverb" in wanted:
+        wanted["reverb"] = [_smaller(case) for case in cases]
+    return _figures(company, wanted, effort)
+
+
+def _smaller(case: Case) -> Case:
+    """Reverb takes minutes to fill what others fill in a second, and minds the size little."""
+    size = min(case.setup.transitions, _MOST_IN_REVERB)
+    return replace(case, setup=replace(case.setup, transitions=size))
 
 
 def growth(company: Company, effort: Effort) -> Records:
@@ -90,6 +100,25 @@ def growth(company: Company, effort: Effort) -> Records:
     if "plain" in wanted:  # a copy knows nothing of priorities
         wanted["plain"] = [case for case in cases if not case.setup.priorities]
     return _figures(company, wanted, effort)
+
+
+_SAMPLERS = ("Coverage", "Fifo", "Lifo", "WithoutReplacement")
+_EJECTORS = ("Lifo", "Uniform", "Coverage", "LowestPriority")
+_SHORT = 10  # steps: as many sequences as a tenth of the transitions
+
+
+def strategies(company: Company, effort: Effort) -> Records:
+    """Ours only: every sampler and ejector, and short sequences, on ever larger tables."""
+    cases = []
+    for size in effort.sizes[:3]:
+        tables = [Setup(transitions=size, sampler=name) for name in _SAMPLERS]
+        cases += [Case(setup, "sample", 256) for setup in tables]
+        for name in _EJECTORS:
+            by_priority = name == "LowestPriority"
+            cases.append(Case(Setup("cheetah", size, by_priority, ejector=name), "add", 1, 200))
+        short = Setup(transitions=size, steps=_SHORT)
+        cases += [Case(short, "sample", 256), Case(short, "add", 1, _SHORT)]
+    return _figures(company, {OURS: cases}, effort)
 
 
 def crowds(company: Company, effort: Effort) -> Records:
@@ -141,14 +170,15 @@ def _crowd(
 
 
 def memory(company: Company, effort: Effort, layouts: tuple[str, ...]) -> Records:
-    """Bytes a transition takes, beside its content; and what one more process takes."""
+    """Bytes a transition takes, beside its content."""
     records = []
     for layout in layouts:
-        size = min(effort.transitions, 10_000) if layout == "pixels" else effort.transitions
-        setup = Setup(layout, size)
-        stored = setup.columns.step_bytes()
+        most = min(effort.transitions, 10_000) if layout == "pixels" else effort.transitions
+        stored = Setup(layout).columns.step_bytes()
         for name in list(company.present):
             if name != "plain":
+                size = min(most, _MOST_IN_REVERB) if name == "reverb" else most
+                setup = Setup(layout, size)
                 answer = company.ask(name, {"memory": asdict(setup)})
                 record = {"peer": name, "layout": layout, "transitions": size, "sampled": stored}
                 records.append(record | _per(answer, size))
@@ -163,7 +193,7 @@ def _per(answer: dict[str, Any], transitions: int) -> dict[str, Any]:
 
 def attached(company: Company, effort: Effort) -> Records:
     """What a process takes for itself by having a shared table."""
-    setup = asdict(Setup(transitions=effort.transitions))
+    setup = asdict(Setup(transitions=min(effort.transitions, 20_000)))
     return [
         {"peer": name, **company.ask(name, {"attached": setup})}
         for name in list(company.present)

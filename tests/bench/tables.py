@@ -25,7 +25,10 @@ def shown(record: dict[str, Any]) -> str:
     """The name of a case with what is special about its table."""
     setup = record["setup"]
     priorities = ", by priority" if setup["priorities"] and record["op"] != "update" else ""
-    return record["name"] + _LAYOUTS[setup["layout"]] + priorities
+    steps = "" if setup["steps"] == 200 else f", sequences of {setup['steps']}"
+    parts = [setup["sampler"], setup["ejector"]]
+    kinds = "".join(f", {name}" for name in parts if name)
+    return record["name"] + _LAYOUTS[setup["layout"]] + priorities + steps + kinds
 
 
 def by_case(records: Records) -> dict[str, dict[str, dict[str, Any]]]:

@@ -66,6 +66,7 @@ class Setup:
         priorities: whether it samples by priority.
         steps: transitions of a sequence.
         use: tables of the same kind that must not be one, such as that for short sequences.
+        sampler, ejector: strategies of shmtable by the beginnings of their names; no peer's.
     """
 
     layout: str = "cheetah"
@@ -73,6 +74,8 @@ class Setup:
     priorities: bool = False
     steps: int = 200
     use: str = ""
+    sampler: str = ""
+    ejector: str = ""
 
     @property
     def columns(self) -> Layout:

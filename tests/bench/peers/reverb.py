@@ -28,7 +28,7 @@ from tests.bench.peers.base import (  # noqa: E402
 )
 
 AHEAD = True
-_MOST = 200_000  # it takes about a tenth of a millisecond a transition to fill one
+_MOST = 100_000  # it takes about a tenth of a millisecond a transition to fill one
 
 
 def versions() -> dict[str, str]:

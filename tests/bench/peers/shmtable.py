@@ -15,11 +15,8 @@ import shmtable
 from shmtable import (
     ArrayMemoryTable,
     Column,
-    FifoEjectionStrategy,
     NextElementMapper,
-    PrioritizedSampleStrategy,
     SyntheticDones,
-    UniformSampleStrategy,
     VirtualColumn,
 )
 from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequences
@@ -42,11 +39,12 @@ def make(setup: Setup, **options: Any) -> ArrayMemoryTable:
             VirtualColumn("next_obs", shape, dtype, "obs", NextElementMapper),
             VirtualColumn("dones", (), "bool", "actions", SyntheticDones),
         ]
+    sampler = setup.sampler or ("Prioritized" if setup.priorities else "Uniform")
     return ArrayMemoryTable(
         columns=columns,
         maxlen=setup.transitions,
-        sampler=PrioritizedSampleStrategy() if setup.priorities else UniformSampleStrategy(),
-        ejector=FifoEjectionStrategy(),
+        sampler=getattr(shmtable, f"{sampler}SampleStrategy")(),
+        ejector=getattr(shmtable, f"{setup.ejector or 'Fifo'}EjectionStrategy")(),
         seed=0,
         **options,
     )
