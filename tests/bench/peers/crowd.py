@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,9 +75,13 @@ class Crowd:
 
     def close(self) -> None:
         """Ends the writers."""
+        for pipe, _ in self._writers:
+            # Said, and not by closing: a forked writer has a copy of this end.
+            with contextlib.suppress(OSError):  # it went first
+                pipe.send(None)
         for pipe, process in self._writers:
-            pipe.close()
             process.join(5)
+            pipe.close()
             if process.is_alive():
                 process.kill()
                 process.join()
@@ -126,14 +132,21 @@ def _write(
     watch: Callable[[Any], Callable[[], tuple[int, int]]] | None,
 ) -> None:
     _single_threaded()
+    parent = os.getppid()
     add = make(handle, number)
     add()
     pipe.send("ready")
     while True:
+        while not pipe.poll(1.0):
+            if os.getppid() != parent:  # died; for the reason above that may be all there is of it
+                return
         try:
-            begin, seconds, watched = pipe.recv()
+            order = pipe.recv()
         except (EOFError, ConnectionError):
             return
+        if order is None:
+            return
+        begin, seconds, watched = order
         read = watch(handle) if watched and watch else None
         time.sleep(max(begin - time.monotonic(), 0))
         calls, end = 0, begin + seconds
