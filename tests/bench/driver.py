@@ -209,7 +209,8 @@ def rounds(
         # Made and warmed up before anything is timed; and as many calls as fill a turn.
         answer = _run(company, measured, 5)
         if answer is not None:
-            calls[key] = int(np.clip(seconds * 1e6 / np.mean(answer), 3, 2000))
+            ahead = company.present[measured.peer].about["ahead"]
+            calls[key] = int(np.clip(seconds * 1e6 / np.mean(answer), max(ahead, 3), 2000))
     keys = list(calls)
     for turn in range(turns):
         start = turn % len(keys) if keys else 0  # nobody is always first

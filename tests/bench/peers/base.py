@@ -164,7 +164,10 @@ class Shared:
 
 
 class Peer(Protocol):
-    """What a module of a peer offers."""
+    """What a module of a peer offers.
+
+    One that fetches ahead between the calls says in ``AHEAD`` how many samples may lie ready.
+    """
 
     def versions(self) -> dict[str, str]:
         """Of all that the figures depend on."""

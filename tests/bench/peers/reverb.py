@@ -27,7 +27,7 @@ from tests.bench.peers.base import (  # noqa: E402
     unrolled,
 )
 
-AHEAD = True
+AHEAD = 10  # batches that may lie ready when nobody has asked for a while
 _MOST = 100_000  # it takes about a tenth of a millisecond a transition to fill one
 
 
