@@ -1,6 +1,8 @@
 # Everything a developer runs. Each target works from a bare checkout.
 #
 #   PYTHON   the interpreter .venv is made with (3.10 or later); test-gpu and bench-gpu run it
+#   QUICK    with bench: 1 ends within a minute and leaves Reverb out
+#   PAGE     with bench: also writes the page of the documentation, docs/benchmarks.md
 #   ARGS     passed on to the command behind demo, test, bench, test-gpu and bench-gpu
 
 PYTHON ?= python3
@@ -8,6 +10,8 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
+REVERB := .venv-reverb
 BUILT_FROM := setup.cfg setup.py constraints.txt
 
 # PIP_CONSTRAINT and not only -c: it reaches the environments in which pip builds packages too.
@@ -15,6 +19,10 @@ BUILT_FROM := setup.cfg setup.py constraints.txt
 # Without build isolation an install of this package asks for nothing beyond its dependencies.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
        --disable-pip-version-check -c constraints.txt
+BENCH_PIP := PIP_CONSTRAINT="constraints.txt tests/bench/constraints.txt" $(BENCH)/bin/python \
+             -m pip install --quiet --disable-pip-version-check
+REVERB_PIP := PIP_CONSTRAINT=tests/bench/constraints-reverb.txt $(REVERB)/bin/python \
+              -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --no-build-isolation --use-pep517 --editable
 
 # Says what is missing where an interpreter is used as it is.
@@ -55,8 +63,11 @@ docs: $(VENV)/.with-docs ## build docs/_build/html, warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(VENV)/.with-base ## measure, and write bench-output/
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: $(BENCH)/.with-peers $(if $(QUICK),,$(REVERB)/.tried) ## measure beside peers, write bench-output/: QUICK=1
+	$(BENCH)/bin/python -m tests.bench $(if $(QUICK),--rounds 300)
+	$(BENCH)/bin/python -m tests.bench.beside --peers $(BENCH)/bin/python \
+	    $(if $(QUICK),--effort quick,--reverb $(REVERB)/bin/python) \
+	    $(if $(PAGE),--page $(PAGE)) $(ARGS)
 
 test-gpu: ## the tests that need a CUDA device, with $(PYTHON) as it is
 	@$(HAS) torch numpy filelock pytest
@@ -66,8 +77,8 @@ bench-gpu: ## measure delivery to a CUDA device, with $(PYTHON) as it is
 	@$(HAS) torch numpy filelock
 	$(PYTHON) -m tests.bench --device cuda $(ARGS)
 
-clean: ## remove everything the targets above made, .venv too
-	rm -rf $(VENV) build dist *.egg-info docs/_build demo-output bench-output
+clean: ## remove everything the targets above made, the environments too
+	rm -rf $(VENV) $(BENCH) $(REVERB) build dist *.egg-info docs/_build demo-output bench-output
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find shmtable tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -94,4 +105,18 @@ $(VENV)/.with-check: $(VENV)/.made $(BUILT_FROM)
 
 $(VENV)/.with-docs: $(VENV)/.made $(BUILT_FROM)
 	$(INSTALL) ".[docs]"
+	@touch $@
+
+# What a peer lacks is no reason to measure none: the bench says who is not there.
+$(BENCH)/.with-peers: $(BUILT_FROM) tests/bench/constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH_PIP) setuptools
+	$(BENCH_PIP) --no-build-isolation --use-pep517 --editable ".[demo]"
+	$(BENCH_PIP) cpprb || echo "cpprb cannot be installed here"
+	$(BENCH_PIP) torchrl tensordict || echo "TorchRL cannot be installed here"
+	@touch $@
+
+$(REVERB)/.tried: tests/bench/constraints-reverb.txt
+	$(PYTHON) -m venv $(REVERB)
+	$(REVERB_PIP) "dm-reverb[tensorflow]" setuptools || echo "Reverb cannot be installed here"
 	@touch $@

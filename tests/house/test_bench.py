@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench import tables
+from tests.bench.aims import aims
+from tests.bench.driver import Company, Driven, Gone, Measured
+from tests.bench.peers.base import Case, Setup
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,3 +88,93 @@ def test_files_are_measured_too(tmp_path: Path) -> None:
 
 def test_the_bench_is_not_collected() -> None:
     assert not list((ROOT / "tests" / "bench").rglob("test_*.py"))
+
+
+BESIDE = [sys.executable, "-W", "error", "-m", "tests.bench.beside"]
+
+
+def _run(*arguments: str) -> str:
+    run = subprocess.run(
+        [*BESIDE, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_the_bench_runs_beside_peers_that_are_not_there(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere" / "python")
+    page = tmp_path / "page.md"
+    folder = tmp_path / "output"
+    out = _run(
+        *("--effort", "least", "--peers", nowhere, "--reverb", nowhere),
+        *("--page", str(page), "--output", str(folder), "--note", "A note."),
+    )
+    written = {path.name for path in folder.iterdir()}
+    assert {"bench-beside.md", "bench-beside.json"} <= written
+    assert {f"bench-{what}.png" for what in ("processes", "size", "split")} <= written
+    text = (folder / "bench-beside.md").read_text()
+    assert text in out
+    assert text in page.read_text() and "A note." in page.read_text()
+    results = json.loads((folder / "bench-beside.json").read_text())
+    for name in ("cpprb", "torchrl", "reverb"):
+        assert "not installed" in results["peers"][name]["absent"]
+        assert f"- {name}: not measured (not installed" in text
+    ours = [record for record in results["one"] if record["peer"] == "shmtable"]
+    assert len(ours) == 14
+    assert all(0 < record["low"] <= record["high"] for record in ours)
+    assert all(record["median"] <= record["p99"] for record in ours)
+    (crowd,) = results["crowd"]
+    assert crowd["steps_per_s"] > 0 < crowd["samples_per_s"]
+    assert crowd["held_share"] > 0
+    assert {record["peer"] for record in results["growth"]} == {"shmtable", "plain"}
+    assert len(results["split"]) == 3 and all(record["us"] for record in results["split"])
+    assert _run("--again", str(folder / "bench-beside.json"), "--output", str(folder)) == "".join(
+        line for line in out.splitlines(keepends=True) if str(page) not in line
+    )
+
+
+def test_a_peer_that_cannot_be_loaded_is_told_of() -> None:
+    with pytest.raises(Gone, match="ModuleNotFoundError: No module named"):
+        Driven("nothing", sys.executable)
+    with Company({"nothing": sys.executable}) as company:
+        assert "ModuleNotFoundError" in company.about()["nothing"]["absent"]
+        assert "ModuleNotFoundError" in company.ask("nothing", {"hello": True})["cannot"]
+
+
+def test_a_peer_may_be_unable_and_may_die() -> None:
+    with Company({"plain": sys.executable}) as company:
+        setup = Setup(transitions=1000)
+        update = {"case": asdict(Case(setup, "update", 8)), "calls": 1}
+        assert company.ask("plain", update) == {"cannot": "keeps no priorities"}
+        sample = {"case": asdict(Case(setup, "sample", 8)), "calls": 3}
+        assert len(company.ask("plain", sample)["us"]) == 3
+        company.present["plain"]._process.kill()
+        assert company.ask("plain", sample) == {"cannot": "ended with -9"}
+        assert company.about() == {"plain": {"absent": "ended with -9"}}
+
+
+def _record(peer: str, case: Case, *times: float) -> dict[str, Any]:
+    return Measured(peer, case, [list(times)]).figures(ahead=False)
+
+
+def test_ratios_are_those_of_the_medians() -> None:
+    case = Case(Setup(), "sample", 256)
+    records = [
+        _record("shmtable", case, 10.0, 20.0, 90.0),
+        _record("cpprb", case, 50.0),
+        _record("torchrl", case, 70.0),
+        Measured("reverb", case, cannot="cannot").figures(ahead=False),
+        _record("plain", case, 8.0),
+    ]
+    row = next(line for line in tables.one_process(records).splitlines() if "sample(" in line)
+    assert row == "| sample(256, 1) | 2.50 | cpprb | 2.50 | 20.0 | 50.0 | 8.0 | 41 |"
+    assert "- Reverb: cannot: sample(256, 1)." in tables.unable(records)
+    rows = aims({"one": records, "crowd": [], "growth": []}).splitlines()[2:]
+    assert rows == ["| sample(256, 1): times faster than cpprb | 2.50 | 2 or more | yes |"]
+
+
+def test_a_peer_that_works_ahead_is_taken_at_the_rate_it_keeps_up() -> None:
+    measured = Measured("reverb", Case(Setup(), "sample", 256), [[1.0, 1.0, 10.0]])
+    assert measured.figures(ahead=True)["typical"] == 4.0
+    assert measured.figures(ahead=False)["typical"] == 1.0
