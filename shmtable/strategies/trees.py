@@ -8,6 +8,7 @@ The nodes are derived: ``rebuild`` makes them from the leaves.
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ def tree_states(name: str, per: str) -> tuple[StateSpec, ...]:
     return (StateSpec(name, per, "float64", derived=True), *levels)
 
 
-class _Tree:
+class _Tree(ABC):
     """What trees have in common.
 
     Args:
@@ -52,9 +53,9 @@ class _Tree:
         self._blocks = [level.reshape(-1, FANOUT) for level in self._levels]
         self.leaves = self._levels[0]
 
+    @abstractmethod
     def _combine(self, blocks: Float64Array) -> Float64Array:
         """float64 [n], the node above each of the blocks [n, FANOUT]."""
-        raise NotImplementedError
 
     def put(self, places: Int64Array, values: Any) -> None:
         """Set leaves; where a place occurs twice, the last value counts."""
