@@ -83,11 +83,12 @@ class JointTable:
         Raises:
             SampleError, WaitTimeoutError: one of the tables has nothing to sample.
         """
-        numbers = self._split(at_least_one("count", count))
+        numbers, owed = self._split(at_least_one("count", count))
         samples = [
             table.sample(number, sequence_length, timeout_s=timeout_s) if number else None
             for table, number in zip(self.tables, numbers, strict=True)
         ]
+        self._owed = owed  # only now: what an error kept from being drawn is owed as before
         given = [sample for sample in samples if sample is not None]
         device = self.tables[0].device
         columns = {
@@ -132,8 +133,8 @@ class JointTable:
             first = last
         return applied
 
-    def _split(self, count: int) -> list[int]:
-        """How many windows each table gives: what it is owed, rounded so that the sum is right."""
+    def _split(self, count: int) -> tuple[list[int], list[float]]:
+        """How many windows each table gives, what it is owed rounded; and what it is owed then."""
         owed = [debt + share * count for debt, share in zip(self._owed, self._shares, strict=True)]
         numbers = [max(math.floor(amount), 0) for amount in owed]
         # The rest goes to those that are owed most beyond their whole part.
@@ -146,8 +147,7 @@ class JointTable:
                 for amount, number in zip(owed, numbers, strict=True)
             ]
             numbers[left.index(min(left))] -= 1
-        self._owed = [amount - number for amount, number in zip(owed, numbers, strict=True)]
-        return numbers
+        return numbers, [amount - number for amount, number in zip(owed, numbers, strict=True)]
 
 
 def _refuse_other(first: ArrayMemoryTable, table: ArrayMemoryTable) -> None:
