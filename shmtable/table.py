@@ -176,9 +176,10 @@ class ArrayMemoryTable(Steered):
                 ever.
 
         Returns:
-            Column name to tensor: ``(count * sequence_length, *shape)``, each window contiguous
+            Column name to tensor: ``(count * sequence_length, *shape)``, each window in one piece
             and in time order (see ``layout``); tags and per-window columns ``(count, *shape)``.
-            Always copies, and always exactly ``count`` windows. ``.points`` says where they lie.
+            Always copies, and always exactly ``count`` windows; a row's values are contiguous,
+            its rows need not be. ``.points`` says where the windows lie.
 
         Raises:
             EmptyTableError: the table is empty.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shmtable.columns.groups import Place, places_of
 from shmtable.columns.spec import Column, TagColumn, VirtualColumn
 from shmtable.errors import SpecError
 
@@ -21,6 +22,7 @@ class Schema:
         virtual: those computed at sampling.
         length_key: name of the stored column whose rows say how long a sequence is.
         look_ahead: for each stored column, the rows it needs beyond a sequence's length.
+        places: for each stored column, where its rows lie.
     """
 
     columns: tuple[Column, ...]
@@ -29,6 +31,7 @@ class Schema:
     virtual: tuple[VirtualColumn, ...]
     length_key: str
     look_ahead: dict[str, int]
+    places: dict[str, Place]
 
     @classmethod
     def build(
@@ -72,12 +75,18 @@ class Schema:
                 )
             column.mapper.check(column, by_name[name], readable)
             look_ahead[name] = max(look_ahead[name], column.mapper.look_ahead)
-        return cls(columns, stored, tags, virtual, length_key, look_ahead)
+        places = places_of(stored, look_ahead)
+        return cls(columns, stored, tags, virtual, length_key, look_ahead, places)
 
     @property
     def max_look_ahead(self) -> int:
         """The most rows any stored column needs beyond a sequence's length."""
         return max(self.look_ahead.values())
+
+    @property
+    def regions(self) -> dict[str, int]:
+        """The memory that the stored columns' rows lie in: name, and bytes of a row there."""
+        return {place.region: place.stride for place in self.places.values()}
 
     @property
     def row_bytes(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from shmtable.columns.convert import Prepared
+from shmtable.columns.groups import Place
 from shmtable.columns.runs import merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column
+from shmtable.columns.windows import Blocks
 from shmtable.types import Int64Array, rows_of
 
 # Up to this size numpy copies, in this thread alone. Its call is the cheaper one, and waking
@@ -32,26 +35,46 @@ _SHORT_BYTES = 2048
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
+_Key = tuple[int, int, int] | tuple[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A column as overlapping windows [starts], so that selecting one copies it in one piece.
+    """Rows as overlapping windows [starts], so that selecting one copies it in one piece.
 
     Attributes:
-        window_bytes: bytes of one window.
         windows: every window as one opaque item, for numpy.
-        dtype: numpy dtype of the rows.
         tensor: the same windows as [starts, words] of integers, for torch. Wide ones: windows of
             more elements than torch's grain size (32768) are copied through a slower path.
-        shape: of one row.
-        recast: the column's torch dtype, where numpy has none like it.
     """
 
-    window_bytes: int
     windows: npt.NDArray[Any]
-    dtype: np.dtype[Any]
     tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A column's part of a row.
+
+    Attributes:
+        region: number of the region.
+        place: where in it.
+        row_bytes: of the column.
+        dtype: numpy dtype of the stored bits.
+        shape: of one row.
+        strides: bytes from element to element in rows that lie in a block of whole rows.
+        recast: the column's torch dtype, where numpy has none like it.
+        rows: all of them, [rows, *shape], to be written.
+    """
+
+    region: int
+    place: Place
+    row_bytes: int
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     recast: torch.dtype | None
+    rows: npt.NDArray[Any]
 
 
 class CpuStorage:
@@ -59,8 +82,8 @@ class CpuStorage:
 
     Args:
         schema: the table's columns.
-        rows: for each stored column its whole region, uint8, aligned to 64 bytes, a multiple of
-            the column's row bytes. Most of it may be unreserved: nothing but the rows asked for
+        rows: for each of the schema's regions all of it, uint8, aligned to 64 bytes, a multiple
+            of a row's bytes there. Most of it may be unreserved: nothing but the rows asked for
             is ever touched.
         tags: likewise for each tag column, one row per slot.
         steps_since: for slots (int64 [B]), how many transitions were added to the table after
@@ -76,12 +99,24 @@ class CpuStorage:
     ) -> None:
         self.steps_since = steps_since
         self._tag_names = frozenset(tags)
-        self._columns = {column.name: column for column in (*schema.stored, *schema.tags)}
-        self._regions = {name: (rows | tags)[name] for name in self._columns}
-        self._places = {column.name: place for place, column in enumerate(schema.stored)}
-        self._row_arrays = [self._array(column) for column in schema.stored]
-        self._tag_arrays = [self._array(column) for column in schema.tags]
-        self._views: dict[tuple[str, int, int], _View] = {}
+        self._regions: list[Tensor] = []
+        self._strides: dict[int, int] = {}
+        self._items: dict[str, _Item] = {}
+        numbers: dict[str, int] = {}
+        for column in schema.stored:
+            place = schema.places[column.name]
+            if place.region not in numbers:
+                numbers[place.region] = len(self._regions)
+                self._regions.append(rows[place.region])
+            self._add(column, numbers[place.region], place)
+        for column in schema.tags:
+            self._regions.append(tags[column.name])
+            place = Place(column.name, 0, column.row_bytes, True)
+            self._add(column, len(self._regions) - 1, place)
+        self._row_arrays = [self._items[column.name].rows for column in schema.stored]
+        self._tag_arrays = [self._items[column.name].rows for column in schema.tags]
+        # By region and length of window; by column, of single rows of a column among others.
+        self._views: dict[_Key, _View] = {}
 
     def write(self, start: int, slot: int, prepared: Prepared) -> None:
         """Copy a sequence in: its rows from ``start`` on, its tags to ``slot``."""
@@ -98,9 +133,16 @@ class CpuStorage:
             rows: int64 [n].
             values: [n, *shape], of the column's storage dtype.
         """
-        self._row_arrays[self._places[name]][rows] = values
+        self._items[name].rows[rows] = values
 
-    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor:
+    def gather(
+        self,
+        name: str,
+        starts: Int64Array,
+        length: int,
+        shift: int = 0,
+        blocks: Blocks | None = None,
+    ) -> Tensor:
         """Copy windows of equal length out of one stored column.
 
         Args:
@@ -109,22 +151,34 @@ class CpuStorage:
                 0 <= start and start + shift + length <= rows.
             length: rows per window (L), at least 1.
             shift: rows added to every start, at least 0.
+            blocks: what was copied before for the same ``starts`` and ``length``, empty at first:
+                columns that lie side by side are copied together. None to copy this one alone.
 
         Returns:
-            [B * L, *shape] in the column's dtype; always a copy.
+            [B * L, *shape] in the column's dtype; always a copy, of which nothing else has the
+            same elements. Its rows may lie apart from each other, among those of other columns.
         """
-        key = (name, length, shift)
-        view = self._views.get(key) or self._new_view(key)
-        if len(starts) * view.window_bytes <= _ALONE_BYTES:
-            # Single rows do not overlap, and are taken in half the time of an indexing.
-            found = view.windows.take(starts) if length == 1 else view.windows[starts]
+        item = self._items[name]
+        shape = (len(starts) * length, *item.shape)
+        if blocks is not None and (name, shift) in blocks:
+            blocks = None  # handed out before, and perhaps changed since
+        if item.place.apart:
+            block = self._copied(self._view(item.region, length, shift), starts)
+            rows = np.ndarray(shape, item.dtype, block)
+        elif blocks is None and length == 1:
+            view = self._views.get((name, shift)) or self._new_single(name, shift)
+            rows = np.ndarray(shape, item.dtype, self._copied(view, starts))
         else:
-            found = np.empty(len(starts), view.windows.dtype)
-            words = torch.from_numpy(found.view(np.uint8)).view(view.tensor.dtype)
-            out = words.view(len(starts), -1)
-            torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
-        rows = torch.from_numpy(np.ndarray((len(starts) * length, *view.shape), view.dtype, found))
-        return rows if view.recast is None else rows.view(view.recast)
+            key = item.region, shift
+            if blocks is not None and key in blocks:
+                block = blocks[key]
+            else:
+                block = self._copied(self._view(item.region, length, shift), starts)
+            if blocks is not None:
+                blocks[key] = blocks[name, shift] = block
+            rows = np.ndarray(shape, item.dtype, block, item.place.offset, item.strides)
+        tensor = torch.from_numpy(rows)
+        return tensor if item.recast is None else tensor.view(item.recast)
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor:
         """Copy one tag per window.
@@ -144,10 +198,9 @@ class CpuStorage:
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
-        column = self._columns[name]
-        row = column.row_bytes
-        data = self._regions[name].narrow(0, start * row, count * row).clone()
-        return data.view(column.dtype.torch).view(count, *column.shape)
+        item = self._items[name]
+        rows = torch.from_numpy(item.rows[start : start + count].copy())
+        return rows if item.recast is None else rows.view(item.recast)
 
     def read_tag(self, name: str, slot: int) -> Tensor:
         """Copy the tag of one slot: [*shape]."""
@@ -164,49 +217,104 @@ class CpuStorage:
             counts: int64 [n], rows of each run, at least 1.
 
         Returns:
-            The memory itself, in as few pieces as it lies in, or one copy if they are short.
+            The memory itself, in as few pieces as it lies in, or one copy where the runs are
+            short or the rows lie among others.
         """
         starts, counts = merged(starts, counts)
-        row = self._columns[name].row_bytes
-        if int(counts.sum()) * row >= _SHORT_BYTES * len(starts):
-            return self.memory_of(name, starts, counts)
-        rows = self._regions[name].numpy().view(f"V{row}")
-        return [rows.take(rows_of(starts, counts)).view(np.uint8).data]
+        item = self._items[name]
+        long = int(counts.sum()) * item.row_bytes >= _SHORT_BYTES * len(starts)
+        if long and item.place.apart:
+            return self._memory_of(item, starts, counts)
+        view = self._views.get((name, 0)) or self._new_single(name, 0)
+        return [view.windows[rows_of(starts, counts)].view(np.uint8).data]
 
-    def memory_of(self, name: str, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
-        """Like ``bytes_of``, to be written: always the memory itself."""
+    @contextmanager
+    def filling(
+        self, name: str, starts: Int64Array, counts: Int64Array
+    ) -> Iterator[list[memoryview]]:
+        """Memory to write the bytes of many runs of rows to; see ``bytes_of``.
+
+        They are where they belong at the end of the context; what it yields stays readable.
+        """
         starts, counts = merged(starts, counts)
-        row, memory = self._columns[name].row_bytes, self._regions[name].numpy().data
+        item = self._items[name]
+        if item.place.apart:
+            yield self._memory_of(item, starts, counts)
+        else:
+            rows = np.empty((int(counts.sum()), *item.shape), item.dtype)
+            yield [rows.reshape(-1).view(np.uint8).data]
+            item.rows[rows_of(starts, counts)] = rows
+
+    def _memory_of(self, item: _Item, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
+        row, memory = item.row_bytes, self._regions[item.region].numpy().data
         return [
             memory[start : start + count]
             for start, count in zip((starts * row).tolist(), (counts * row).tolist(), strict=True)
         ]
 
-    def _new_view(self, key: tuple[str, int, int]) -> _View:
-        name, length, shift = key
-        column, region = self._columns[name], self._regions[name]
-        row = column.row_bytes
-        window = length * row
-        count = len(region) // row - shift - length + 1
-        word = next(word for word in _WORDS if row % word.itemsize == 0)
-        words = region.view(word)
-        step = row // word.itemsize
+    # -- views ---------------------------------------------------------------------------------
+
+    def _copied(self, view: _View, starts: Int64Array) -> npt.NDArray[Any]:
+        """The windows that begin at ``starts``, one after the other."""
+        windows, size = view.windows, view.windows.itemsize
+        if len(starts) * size <= _ALONE_BYTES:
+            # Items one after the other are taken in half the time of an indexing; of others
+            # ``take`` would first copy all there are.
+            return windows.take(starts) if windows.strides[0] == size else windows[starts]
+        found = np.empty(len(starts), windows.dtype)
+        words = torch.from_numpy(found.view(np.uint8)).view(view.tensor.dtype)
+        out = words.view(len(starts), -1)
+        torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
+        return found
+
+    def _view(self, region: int, length: int, shift: int) -> _View:
+        """Windows of whole rows."""
+        key = (region, length, shift)
+        view = self._views.get(key)
+        if view is None:
+            memory = self._regions[region]
+            stride = self._strides[region]
+            view = self._keep(key, memory, stride, shift * stride, length * stride)
+        return view
+
+    def _new_single(self, name: str, shift: int) -> _View:
+        """Single rows of one column, without what lies beside it."""
+        item = self._items[name]
+        stride, offset = item.place.stride, item.place.offset
+        memory = self._regions[item.region]
+        return self._keep((name, shift), memory, stride, offset + shift * stride, item.row_bytes)
+
+    def _keep(self, key: _Key, memory: Tensor, stride: int, first_byte: int, size: int) -> _View:
+        count = (len(memory) - first_byte - size) // stride + 1
+        word = next(w for w in _WORDS if not (stride | first_byte | size) % w.itemsize)
+        words, step = memory.view(word), word.itemsize
         view = _View(
-            window_bytes=window,
-            windows=np.ndarray((count,), f"V{window}", region.numpy(), shift * row, (row,)),
-            dtype=column.dtype.numpy,
+            windows=np.ndarray((count,), f"V{size}", memory.numpy(), first_byte, (stride,)),
             tensor=words.as_strided(
-                (count, length * step), (step, 1), words.storage_offset() + shift * step
+                (count, size // step),
+                (stride // step, 1),
+                words.storage_offset() + first_byte // step,
             ),
-            shape=column.shape,
-            recast=None if column.dtype.exact_numpy else column.dtype.torch,
         )
         if len(self._views) >= _MAX_VIEWS:
             self._views.clear()
         self._views[key] = view
         return view
 
-    def _array(self, column: Column) -> npt.NDArray[Any]:
-        """A column's region as [rows, *shape] of the dtype that is written."""
-        array: npt.NDArray[Any] = self._regions[column.name].numpy().view(column.dtype.numpy)
-        return np.reshape(array, (-1, *column.shape))
+    def _add(self, column: Column, region: int, place: Place) -> None:
+        memory = self._regions[region]
+        self._strides[region] = place.stride
+        dtype = column.dtype.numpy
+        sizes = np.cumprod((dtype.itemsize, *column.shape[:0:-1]))[::-1]
+        strides = (place.stride, *(sizes.tolist() if column.shape else ()))
+        count = len(memory) // place.stride
+        self._items[column.name] = _Item(
+            region=region,
+            place=place,
+            row_bytes=column.row_bytes,
+            dtype=dtype,
+            shape=column.shape,
+            strides=strides,
+            recast=None if column.dtype.exact_numpy else column.dtype.torch,
+            rows=np.ndarray((count, *column.shape), dtype, memory.numpy(), place.offset, strides),
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,10 +16,21 @@ from shmtable.types import Int64Array
 MASK_NAME = "mask"  # of the column that padding adds
 
 
+# Of one batch: what has been copied already, by (number of the region, rows of shift).
+Blocks = dict[tuple[Any, int], Any]
+
+
 class Storage(Protocol):
     """Where the columns' rows lie; see :class:`~shmtable.columns.storage.CpuStorage`."""
 
-    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor: ...
+    def gather(
+        self,
+        name: str,
+        starts: Int64Array,
+        length: int,
+        shift: int = 0,
+        blocks: Blocks | None = None,
+    ) -> Tensor: ...
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor: ...
 
@@ -43,6 +54,7 @@ class Windows:
     """
 
     __slots__ = (
+        "_blocks",
         "_left",
         "_lengths",
         "_offsets",
@@ -73,6 +85,7 @@ class Windows:
         self.steps = steps
         self._left: Int64Array = lengths - offsets
         self._rows: Int64Array | None = None
+        self._blocks: Blocks = {}
         # True when a window really reaches past its sequence: only then is more work needed.
         self.clamped = clamp and bool((self._left < steps).any())
 
@@ -98,11 +111,13 @@ class Windows:
             shift: steps later than the window's own transitions, at least 0.
 
         Returns:
-            [B * L, *shape] in the column's dtype; always a copy.
+            [B * L, *shape] in the column's dtype; always a copy, of which nobody else has the
+            same elements. Its rows may lie among those of other columns.
         """
         if self.clamped:
-            return self._storage.gather(name, self._clamped_rows().reshape(-1), 1, shift)
-        return self._storage.gather(name, self._starts, self.steps, shift)
+            rows = self._clamped_rows().reshape(-1)
+            return self._storage.gather(name, rows, 1, shift, self._blocks)
+        return self._storage.gather(name, self._starts, self.steps, shift, self._blocks)
 
     def gather_last(self, name: str, shift: int = 0) -> Tensor:
         """Copy one row per window: its last transition's, ``shift`` steps later.

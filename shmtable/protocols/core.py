@@ -114,7 +114,7 @@ class Core:
             )
         self.storage = CpuStorage(
             self.schema,
-            {c.name: self._region(f"column/{c.name}") for c in self.schema.stored},
+            {name: self._region(f"column/{name}") for name in self.schema.regions},
             {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
             self.view.steps_since,
         )

@@ -71,7 +71,7 @@ def made_strategy(
 
 def plan_layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:
     """Where everything lies in a table of this description."""
-    arrays = [Extra(f"column/{c.name}", "row", c.row_bytes) for c in schema.stored]
+    arrays = [Extra(f"column/{name}", "row", size) for name, size in schema.regions.items()]
     arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
     for role in ("sampler", "ejector"):
         for state in (StateSpec(*entry) for entry in spec[role]["states"]):

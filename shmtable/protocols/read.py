@@ -41,6 +41,7 @@ from shmtable.types import Int64Array, SamplePoints, SampleResult
 _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
 _NONE: Int64Array = np.empty(0, np.int64)
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> SampleResult:
@@ -271,9 +272,11 @@ def _splice(
     rows = torch.from_numpy(places)
     for name, column in columns.items():
         if column.numel():
-            # As bytes, since not every dtype can be assigned by index.
-            target = column.view(count, -1).view(torch.uint8)
-            target[rows] = fresh[name].view(len(places), -1).view(torch.uint8)
+            # As bits, since not every dtype can be assigned by index.
+            bits = _BITS[column.element_size()]
+            each = len(column) // count, *column.shape[1:]
+            target = column.view(bits).view(count, *each)
+            target[rows] = fresh[name].view(bits).view(len(places), *each)
     return points.replaced(places, new)
 
 

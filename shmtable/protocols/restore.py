@@ -214,17 +214,18 @@ class _Column:
         counts = self.counts[which]
         places = slots if self._tag else starts
         if self.part is None:
-            targets = self._storage.memory_of(self._name, places, counts)
-            for target in targets:
-                np.frombuffer(target, np.uint8)[:] = 0
+            with self._storage.filling(self._name, places, counts) as targets:
+                for target in targets:
+                    np.frombuffer(target, np.uint8)[:] = 0
             return targets
         firsts = self.part.starts[which]
         breaks = np.flatnonzero(firsts[1:] != firsts[:-1] + counts[:-1]) + 1
         edges = [0, *breaks.tolist(), len(firsts)]
         done: list[memoryview] = []
         for begin, end in zip(edges, edges[1:], strict=False):
-            targets = self._storage.memory_of(self._name, places[begin:end], counts[begin:end])
-            self.part.rows.read_into(int(firsts[begin]), targets)
+            run = slice(begin, end)
+            with self._storage.filling(self._name, places[run], counts[run]) as targets:
+                self.part.rows.read_into(int(firsts[begin]), targets)
             done += targets
         return done
 

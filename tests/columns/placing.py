@@ -29,15 +29,15 @@ class Placed:
         self.starts = np.cumsum([GAP_ROWS, *spans])[:-1]
         self.lengths = np.array([one.length for one in prepared])
         rows, slots = GAP_ROWS + sum(spans), len(sequences) + 1
-        self.regions = {
-            column.name: torch.full((count * column.row_bytes,), filler, dtype=torch.uint8)
-            for columns, count in ((schema.stored, rows), (schema.tags, slots))
-            for column in columns
+        rows_of = {
+            name: torch.full((rows * size,), filler, dtype=torch.uint8)
+            for name, size in schema.regions.items()
         }
-        rows_of, tags_of = (
-            {column.name: self.regions[column.name] for column in columns}
-            for columns in (schema.stored, schema.tags)
-        )
+        tags_of = {
+            column.name: torch.full((slots * column.row_bytes,), filler, dtype=torch.uint8)
+            for column in schema.tags
+        }
+        self.regions = rows_of | tags_of
         self.storage = CpuStorage(schema, rows_of, tags_of, self.steps_since)
         for slot, one in enumerate(prepared):
             self.storage.write(int(self.starts[slot]), slot, one)
