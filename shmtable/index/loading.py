@@ -17,7 +17,7 @@ import numpy as np
 
 from shmtable.index import fields as f
 from shmtable.index.owners import Reservation
-from shmtable.index.plan import Blocked, Growth, Request, Victims, duplicate
+from shmtable.index.plan import Blocked, Growth, Leaving, Request, Victims, duplicate
 from shmtable.shm.header import DIRTY
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load_locked(
     node = index.plan.locate_locked(span)
     if node < 0:
         return Blocked("no gap is wide enough")
-    growth = index.plan.growth_locked(span, [], len(requests))
+    growth = index.plan.growth_locked(span, Leaving([], False), len(requests))
     if growth is not None:
         return growth
     index.words[DIRTY] = 1

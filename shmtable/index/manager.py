@@ -103,14 +103,18 @@ class Index:
             return Blocked(f"identity {request.identity} is being written by another process")
         leaving = self.plan.leaving_locked(request, live, victims)
         # The room of the dead comes before that of the living.
-        if leaving and self.words[f.WRITING_COUNT] and self._sweeps.run(self.sweep_locked):
+        if (
+            self.words[f.WRITING_COUNT]
+            and (isinstance(leaving, Blocked) or leaving.slots)
+            and self._sweeps.run(self.sweep_locked)
+        ):
             leaving = self.plan.leaving_locked(request, live, victims)
         if isinstance(leaving, Blocked):
             return leaving
         growth = self.plan.growth_locked(request.span, leaving)
         if growth is not None:
             return growth
-        return self._store_reservation_locked(request, live, leaving, caller)
+        return self._store_reservation_locked(request, live, leaving.slots, caller)
 
     def load_locked(
         self, requests: Sequence[Request], caller: FrameType

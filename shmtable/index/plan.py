@@ -31,6 +31,13 @@ class Blocked:
     reason: str
 
 
+class Leaving(NamedTuple):
+    """Who must go first. ``fits``: the memory that is reserved will do then, as far as is known."""
+
+    slots: list[int]
+    fits: bool
+
+
 class Request(NamedTuple):
     """A sequence that wants room. ``extra``: bit i set, stored column i has one row more."""
 
@@ -59,7 +66,7 @@ class Planner:
         self._extents = extents
         self._extra_rows = extra_rows
 
-    def leaving_locked(self, request: Request, old: int, victims: Victims) -> list[int] | Blocked:
+    def leaving_locked(self, request: Request, old: int, victims: Victims) -> Leaving | Blocked:
         """Choose who must go for the request to fit. ``old`` is kept: it is to be replaced."""
         words = self._arrays.words
         old_steps = self._arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
@@ -67,8 +74,11 @@ class Planner:
         need -= old_steps + words[f.MAXLEN]
         sequences = words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + (0 if old else 1)
         full = sequences > words[f.MAX_SEQUENCES]
-        if need <= 0 and not full and self.locate_locked(request.span) >= 0:
-            return []
+        if need <= 0 and not full:
+            node = self.locate_locked(request.span)
+            if node >= 0:
+                end = self._extents.end_locked(node) + request.span
+                return Leaving([], end <= words[f.RESERVED_ROWS])
         available = words[f.LIVE_STEPS] - old_steps
         blocked = Blocked("the room left is taken by sequences that others are writing")
         wanted = max(need, 1 if full else 0)
@@ -77,7 +87,7 @@ class Planner:
                 return blocked
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
             if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
-                return leaving
+                return Leaving(leaving, True)
             # Rows enough become free, but apart from each other. A few more ejections often join
             # them, while memory is never given back: where there is as much as maxlen needs, and
             # the sequence is a small part of the table, they come before more of it.
@@ -86,7 +96,7 @@ class Planner:
             if enough and more <= available:
                 more_leaving = self.ask_locked(victims, more, old, old_steps)
                 if self._extents.fits_locked(request.span, more_leaving, self._rows_at_hand()):
-                    return more_leaving
+                    return Leaving(more_leaving, True)
             if self.locate_locked(request.span) >= 0 or (
                 self._extents.widest_locked(
                     np.array(leaving, np.int64),
@@ -95,7 +105,7 @@ class Planner:
                 )
                 >= request.span
             ):
-                return leaving
+                return Leaving(leaving, False)
             if wanted == available:
                 return blocked
             # Free rows enough, but nowhere in one piece: only more ejections can help.
@@ -125,9 +135,7 @@ class Planner:
             )
         return chosen
 
-    def growth_locked(
-        self, span: int, leaving: list[int], count: int = 1
-    ) -> Growth | Blocked | None:
+    def growth_locked(self, span: int, leaving: Leaving, count: int = 1) -> Growth | Blocked | None:
         """What to reserve first; None for nothing, Blocked where there is no more to be had.
 
         Args:
@@ -136,13 +144,14 @@ class Planner:
             count: slots.
         """
         words = self._arrays.words
-        node = self.locate_locked(span)
-        # Where only the ejections make room, any row below the limit may be the place.
-        rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
         at_hand = self._rows_at_hand()
-        if rows > at_hand and self._extents.fits_locked(span, leaving, at_hand):
-            rows = at_hand
-        slots = words[f.SLOT_HIGH] + max(count - words[f.FREE_COUNT] - len(leaving), 0)
+        if leaving.fits or self._extents.fits_locked(span, leaving.slots, at_hand):
+            rows = 0
+        else:
+            node = self.locate_locked(span)
+            # Where only the ejections make room, any row below the limit may be the place.
+            rows = self.row_limit() if node < 0 else self._extents.end_locked(node) + span
+        slots = words[f.SLOT_HIGH] + max(count - words[f.FREE_COUNT] - len(leaving.slots), 0)
         # Loaded slots count as well: publishing enters them all at once, and can reserve nothing.
         buckets = bucket_count(words[f.SLOT_HIGH] - words[f.FREE_COUNT] + count - 1)
         if (

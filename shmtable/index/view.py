@@ -36,6 +36,7 @@ class IndexView:
         self.short = short
         self._words = arrays.words
         self._links = arrays.link_words
+        self._slot_words = arrays.slot_words
 
     @property
     def live_count(self) -> int:
@@ -85,7 +86,7 @@ class IndexView:
 
     def length(self, slot: int) -> int:
         """Transitions of the slot's sequence."""
-        return int(self.slots[slot, f.LENGTH])
+        return self._slot_words[slot * f.SLOT_WORDS + f.LENGTH]
 
     def live_slots(self) -> Int64Array:
         """int64 [live_count], the live slots; a view, in no particular order."""

@@ -259,7 +259,7 @@ def test_a_map_half_full_is_enlarged_first() -> None:
     world = World(2000)
     for identity in range(512):
         world.add(identity, 1)
-    assert ask(world, -1, 1) == Growth(rows=513, slots=514, buckets=2048)
+    assert ask(world, -1, 1) == Growth(rows=0, slots=514, buckets=2048)
     world.index.grow_buckets_locked(2048)
     assert findings_locked(world.index) == []
     world.add(-1, 1)
