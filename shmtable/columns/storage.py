@@ -222,11 +222,15 @@ class CpuStorage:
         """
         starts, counts = merged(starts, counts)
         item = self._items[name]
-        long = int(counts.sum()) * item.row_bytes >= _SHORT_BYTES * len(starts)
-        if long and item.place.apart:
+        if int(counts.sum()) * item.row_bytes < _SHORT_BYTES * len(starts):
+            view = self._views.get((name, 0)) or self._new_single(name, 0)
+            return [view.windows[rows_of(starts, counts)].view(np.uint8).data]
+        if item.place.apart:
             return self._memory_of(item, starts, counts)
-        view = self._views.get((name, 0)) or self._new_single(name, 0)
-        return [view.windows[rows_of(starts, counts)].view(np.uint8).data]
+        rows = np.empty((int(counts.sum()), *item.shape), item.dtype)
+        for place, run in _runs(starts, counts):
+            rows[place] = item.rows[run]
+        return [rows.reshape(-1).view(np.uint8).data]
 
     @contextmanager
     def filling(
@@ -240,10 +244,14 @@ class CpuStorage:
         item = self._items[name]
         if item.place.apart:
             yield self._memory_of(item, starts, counts)
-        else:
-            rows = np.empty((int(counts.sum()), *item.shape), item.dtype)
-            yield [rows.reshape(-1).view(np.uint8).data]
+            return
+        rows = np.empty((int(counts.sum()), *item.shape), item.dtype)
+        yield [rows.reshape(-1).view(np.uint8).data]
+        if rows.nbytes < _SHORT_BYTES * len(starts):
             item.rows[rows_of(starts, counts)] = rows
+        else:
+            for place, run in _runs(starts, counts):
+                item.rows[run] = rows[place]
 
     def _memory_of(self, item: _Item, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
         row, memory = item.row_bytes, self._regions[item.region].numpy().data
@@ -318,3 +326,11 @@ class CpuStorage:
             recast=None if column.dtype.exact_numpy else column.dtype.torch,
             rows=np.ndarray((count, *column.shape), dtype, memory.numpy(), place.offset, strides),
         )
+
+
+def _runs(starts: Int64Array, counts: Int64Array) -> Iterator[tuple[slice, slice]]:
+    """For each run of rows: its place among all of them, and where it lies."""
+    done = 0
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        yield slice(done, done + count), slice(start, start + count)
+        done += count

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tests.bench.cases import TRANSITIONS, cases
-from tests.bench.files import file_cases
+from tests.bench.files import beside_storing, file_cases
 from tests.bench.measure import measure
 from tests.bench.report import markdown, surroundings, write
 
@@ -43,6 +43,8 @@ def main() -> int:
         else cases(options.transitions, device)
     )
     timings = [measure(case, rounds=rounds, device=device) for case in chosen]
+    if options.files:
+        timings.append(beside_storing(options.transitions, options.output, rounds))
     text = markdown(around, timings)
     print(text)
     name = "bench-files" if options.files else f"bench-{device.type}"

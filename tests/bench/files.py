@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ import numpy.typing as npt
 
 from shmtable import ArrayMemoryTable, FifoEjectionStrategy, UniformSampleStrategy
 from tests.bench.cases import SEQUENCE_LENGTH, Case, columns, random_sequence
+from tests.bench.measure import Timing
+
+_CALM_S = 3.0
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -42,9 +49,16 @@ def file_cases(transitions: int, parent: Path) -> Iterator[Case]:
 
         yield Case("store, np.save", store, lambda: _save(arrays, folder), size, None)
         yield Case(
-            "store, np.save with fsync and rename",
+            "store, np.save beside the file before",
             store,
-            lambda: _save(arrays, folder, safely=True),
+            lambda: _save(arrays, folder, beside=True),
+            size,
+            None,
+        )
+        yield Case(
+            "store, np.save beside it and fsync",
+            store,
+            lambda: _save(arrays, folder, beside=True, safely=True),
             size,
             None,
         )
@@ -59,14 +73,73 @@ def file_cases(transitions: int, parent: Path) -> Iterator[Case]:
         )
 
 
-def _save(arrays: Arrays, folder: str, *, safely: bool = False) -> None:
-    """One file for each array, over the one before; ``safely`` as a table is stored."""
+def beside_storing(transitions: int, parent: Path, rounds: int) -> Timing:
+    """What a process's adds take while another stores the table, and while nobody does.
+
+    Returns:
+        A timing whose "copy" is the add that nobody disturbs.
+    """
+    calm: list[float] = []
+    busy: list[float] = []
+    parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=parent) as folder,
+        ArrayMemoryTable(
+            columns=columns(),
+            maxlen=transitions,
+            sampler=UniformSampleStrategy(),
+            ejector=FifoEjectionStrategy(),
+        ) as table,
+    ):
+        sequence = random_sequence(np.random.default_rng(0))
+        table.add_sequences((-1 - i, sequence) for i in range(transitions // SEQUENCE_LENGTH))
+        context = multiprocessing.get_context("spawn")
+        stop, times = context.Event(), f"{folder}/times.npy"
+        writer = context.Process(target=_add_until, args=(table, stop, times))
+        writer.start()
+        marks = []
+        time.sleep(_CALM_S)  # until it runs
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            time.sleep(_CALM_S)
+            middle = time.perf_counter()
+            table.store(f"{folder}/table")
+            marks.append((begin, middle, time.perf_counter()))
+        stop.set()
+        writer.join()
+        begun, took = np.load(times).T
+    for begin, middle, end in marks:
+        calm += took[(begun >= begin) & (begun < middle)].tolist()
+        busy += took[(begun >= middle) & (begun < end)].tolist()
+    return Timing(
+        f"add_sequence of {SEQUENCE_LENGTH} steps while another process stores, while none does",
+        *(np.percentile(busy, (50, 99)) * 1e6).tolist(),
+        *(np.percentile(calm, (50, 99)) * 1e6).tolist(),
+        moved_bytes=sum(array.nbytes for array in sequence.values()),
+        aim_us=None,
+    )
+
+
+def _add_until(table: ArrayMemoryTable, stop: Event, path: str) -> None:
+    sequence = random_sequence(np.random.default_rng(1))
+    times = []
+    for identity in itertools.count():
+        if stop.is_set():
+            break
+        begin = time.perf_counter()
+        table.add_sequence(identity, sequence)
+        times.append((begin, time.perf_counter() - begin))
+    np.save(path, np.array(times))
+
+
+def _save(arrays: Arrays, folder: str, *, beside: bool = False, safely: bool = False) -> None:
+    """One file for each array, over the one before or, as a table is stored, in its place."""
     for name, array in arrays.items():
         path = f"{folder}/{name}.npy"
-        with open(f"{path}.new" if safely else path, "wb") as file:
+        with open(f"{path}.new" if beside else path, "wb") as file:
             np.save(file, array)
             if safely:
                 file.flush()
                 os.fsync(file.fileno())
-        if safely:
+        if beside:
             os.replace(f"{path}.new", path)

@@ -246,7 +246,9 @@ def test_side_by_side(
             found.zero_()
 
 
-def test_side_by_side_in_bytes() -> None:
+@pytest.mark.parametrize("short_bytes", [0, 10**6])
+def test_side_by_side_in_bytes(monkeypatch: pytest.MonkeyPatch, short_bytes: int) -> None:
+    monkeypatch.setattr(storage_module, "_SHORT_BYTES", short_bytes)
     placed, sequences = _side_by_side()
     starts, counts = placed.starts[[2, 0]] + 1, np.array([19, 7])
     for name in sequences[0]:

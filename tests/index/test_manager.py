@@ -250,7 +250,7 @@ def test_memory_that_must_be_reserved_first_is_asked_for_without_a_store() -> No
     assert ask(world, 2, 5) == Growth(rows=15, slots=3, buckets=1024)
     assert world.memory.equal(before)
     world.words[f.RESERVED_ROWS] = 15
-    assert ask(world, 2, 5) == Growth(rows=15, slots=3, buckets=1024)
+    assert ask(world, 2, 5) == Growth(rows=0, slots=3, buckets=1024)
     world.words[f.RESERVED_SLOTS] = 3
     assert not isinstance(ask(world, 2, 5), Growth)
 
