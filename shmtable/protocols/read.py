@@ -122,9 +122,7 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
         )
     _refuse_to_wait_alone(core)
     if core.arena.words[f.PACE] and wait.is_to_tell():
-        reason = core.guard.run(_nothing_locked, core, count, steps)
-        if reason is not None:
-            wait.tell("sample", reason.reason if isinstance(reason, Held) else str(reason))
+        wait.tell("sample", core.guard.run(_why_locked, core, count, steps))
     wait.sleep(seen)
 
 
@@ -172,6 +170,12 @@ def _refuse_to_wait_alone(core: Core) -> None:
             f"had the table open has died: {'; '.join(map(str, others[-8:]))}; see why they "
             "ended and start new ones"
         )
+
+
+def _why_locked(core: Core, count: int, steps: int) -> str:
+    """What a sample waits for. Draws nothing: what is drawn may count as handed out."""
+    held = core.pace.sample_locked(count, steps)
+    return consume.missing_locked(core, count, steps) if held is None else held.reason
 
 
 def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | None:

@@ -27,9 +27,10 @@ from shmtable import (
     SpecError,
     Stack,
     WaitTimeoutError,
+    WithoutReplacementSampleStrategy,
 )
 from shmtable.index import fields as f
-from shmtable.protocols import wait
+from shmtable.protocols import read, wait
 from tests.tables import small_sequence
 
 MakeTable = Callable[..., ArrayMemoryTable]
@@ -362,3 +363,18 @@ def test_waiting_is_logged(
         with pytest.raises(RateLimitedError):
             table.sample(2, 5, timeout_s=0.05)
     assert "sample of table (unnamed): blocked for 0.0 s because 1 sequences wait" in caplog.text
+
+
+def test_what_is_logged_draws_nothing(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data comes between the look for it and the word about the waiting."""
+    monkeypatch.setattr(wait, "_TELL_EVERY_S", 0.0)
+    table = make_table(limiter=MinSize(10), sampler=WithoutReplacementSampleStrategy())
+    add(table, 0, 5)
+    monkeypatch.setattr(
+        read, "_refuse_to_wait_alone", lambda _: table.size() == 5 and add(table, 1, 5)
+    )
+    first, second = table.sample(5, 1, timeout_s=LONG_S), table.sample(5, 1)
+    starts = [*first.points.starts.tolist(), *second.points.starts.tolist()]
+    assert len(set(starts)) == 10, "one pass over 10 windows, none of them lost"
