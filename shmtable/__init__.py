@@ -15,6 +15,7 @@ from shmtable.adaptors import (
 from shmtable.builder import DictMemoryTable, DictObsMemoryTable, DictObsNStepMemoryTable
 from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
+from shmtable.dataset import MemoryDataset
 from shmtable.errors import (
     ArenaDamagedError,
     ArenaError,
@@ -51,6 +52,7 @@ from shmtable.errors import (
 )
 from shmtable.joint import JointSample, JointTable
 from shmtable.limiters import Limiter, MinSize, Queue, SampleToInsertRatio, Stack
+from shmtable.loader import JointMemoryLoader, JointMemoryLoaderWithDataGroup, MemoryLoader
 from shmtable.mappers import (
     AgeMapper,
     BurnIn,
@@ -123,6 +125,8 @@ __all__ = [
     "FileVersionError",
     "Finding",
     "FrameStack",
+    "JointMemoryLoader",
+    "JointMemoryLoaderWithDataGroup",
     "JointSample",
     "JointTable",
     "KeyCastAdaptor",
@@ -134,6 +138,8 @@ __all__ = [
     "LockTimeoutError",
     "LowestPriorityEjectionStrategy",
     "Mapper",
+    "MemoryDataset",
+    "MemoryLoader",
     "MemoryTable",
     "MinSize",
     "MissingExtraError",
