@@ -68,6 +68,19 @@ from shmtable.mappers import (
     SyntheticDones,
 )
 from shmtable.presets import on_policy_queue, prioritized_replay, r2d2_replay, uniform_replay
+from shmtable.proxies import (
+    DictObservation,
+    DictResponse,
+    EpisodeState,
+    MemoryTableProxy,
+    MetaData,
+)
+from shmtable.proxy_wrappers import (
+    LoggingProxyWrapper,
+    MemoryExporterProxyWrapper,
+    MemoryProxyWrapper,
+    MemoryTableProxyWrapper,
+)
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
@@ -112,10 +125,13 @@ __all__ = [
     "DictObsAdaptor",
     "DictObsMemoryTable",
     "DictObsNStepMemoryTable",
+    "DictObservation",
+    "DictResponse",
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
     "EndAlignedSampleStrategy",
+    "EpisodeState",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
     "FileDamagedError",
@@ -136,11 +152,17 @@ __all__ = [
     "Limiter",
     "LockReentryError",
     "LockTimeoutError",
+    "LoggingProxyWrapper",
     "LowestPriorityEjectionStrategy",
     "Mapper",
     "MemoryDataset",
+    "MemoryExporterProxyWrapper",
     "MemoryLoader",
+    "MemoryProxyWrapper",
     "MemoryTable",
+    "MemoryTableProxy",
+    "MemoryTableProxyWrapper",
+    "MetaData",
     "MinSize",
     "MissingExtraError",
     "MixtureSampleStrategy",
