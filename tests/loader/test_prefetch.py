@@ -164,13 +164,23 @@ def test_a_forked_child_is_told_to_make_its_own() -> None:
 
 
 HELD_AT_EXIT = """
+import atexit
 import multiprocessing as mp
 import sys
+import threading
+from multiprocessing.util import Finalize
 from shmtable import ArrayMemoryTable, Column, FifoEjectionStrategy, MemoryLoader
 from shmtable import UniformSampleStrategy
 
+def check():
+    names = [thread.name for thread in threading.enumerate()]
+    if "shmtable-prefetch" in names:
+        print("still running")
+
 def iterate(table):
     global held
+    atexit.register(check)  # runs after whatever is registered from here on
+    Finalize(None, check, exitpriority=5)
     held = iter(MemoryLoader(table, 1, 1, "size", prefetch=2, timeout_s=None))
     next(held)
 
@@ -184,7 +194,7 @@ if __name__ == "__main__":
         child = mp.get_context("fork").Process(target=iterate, args=(table,))
         child.start()
         child.join()
-        assert child.exitcode == 0
+        assert child.exitcode == 0, child.exitcode
         assert table.stats().recoveries == 0
     else:
         iterate(table)
