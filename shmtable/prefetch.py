@@ -85,13 +85,14 @@ class Prefetch(Generic[T]):
             self._at_child_exit.cancel()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="shmtable-prefetch", daemon=True)
         # A daemon, since an iterator that somebody still holds must not keep the process from
         # ending; but ended in good order, before tables are let go. Children of multiprocessing
         # leave without running atexit.
         atexit.register(self.close)
         self._at_child_exit = multiprocessing.util.Finalize(None, self.close, exitpriority=10)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="shmtable-prefetch", daemon=True)
+        thread.start()
+        self._thread = thread  # only now: one that could not be started cannot be waited for
 
     def _run(self) -> None:
         try:

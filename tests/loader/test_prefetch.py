@@ -148,6 +148,16 @@ def test_closing_inside_a_section_does_not_wait_for_a_thread_that_may_need_the_l
     thread.join()
 
 
+def test_a_thread_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(RuntimeError, match="can't start"):
+            list(taken(Prefetch(counter(), 2, 3)))
+
+
 def test_a_forked_child_is_told_to_make_its_own() -> None:
     with closing(Prefetch(counter(), 2)) as source:
         next(source)
