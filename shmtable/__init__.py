@@ -15,6 +15,7 @@ from shmtable.adaptors import (
 from shmtable.builder import DictMemoryTable, DictObsMemoryTable, DictObsNStepMemoryTable
 from shmtable.checkpoint import CheckpointEvery
 from shmtable.columns import Column, TagColumn, VirtualColumn
+from shmtable.dataset import MemoryDataset
 from shmtable.errors import (
     ArenaDamagedError,
     ArenaError,
@@ -51,6 +52,7 @@ from shmtable.errors import (
 )
 from shmtable.joint import JointSample, JointTable
 from shmtable.limiters import Limiter, MinSize, Queue, SampleToInsertRatio, Stack
+from shmtable.loader import JointMemoryLoader, JointMemoryLoaderWithDataGroup, MemoryLoader
 from shmtable.mappers import (
     AgeMapper,
     BurnIn,
@@ -66,6 +68,19 @@ from shmtable.mappers import (
     SyntheticDones,
 )
 from shmtable.presets import on_policy_queue, prioritized_replay, r2d2_replay, uniform_replay
+from shmtable.proxies import (
+    DictObservation,
+    DictResponse,
+    EpisodeState,
+    MemoryTableProxy,
+    MetaData,
+)
+from shmtable.proxy_wrappers import (
+    LoggingProxyWrapper,
+    MemoryExporterProxyWrapper,
+    MemoryProxyWrapper,
+    MemoryTableProxyWrapper,
+)
 from shmtable.strategies import (
     CoverageEjectionStrategy,
     CoverageSampleStrategy,
@@ -110,10 +125,13 @@ __all__ = [
     "DictObsAdaptor",
     "DictObsMemoryTable",
     "DictObsNStepMemoryTable",
+    "DictObservation",
+    "DictResponse",
     "DuplicateIdentityError",
     "EjectionStrategy",
     "EmptyTableError",
     "EndAlignedSampleStrategy",
+    "EpisodeState",
     "FifoEjectionStrategy",
     "FifoSampleStrategy",
     "FileDamagedError",
@@ -123,6 +141,8 @@ __all__ = [
     "FileVersionError",
     "Finding",
     "FrameStack",
+    "JointMemoryLoader",
+    "JointMemoryLoaderWithDataGroup",
     "JointSample",
     "JointTable",
     "KeyCastAdaptor",
@@ -132,9 +152,17 @@ __all__ = [
     "Limiter",
     "LockReentryError",
     "LockTimeoutError",
+    "LoggingProxyWrapper",
     "LowestPriorityEjectionStrategy",
     "Mapper",
+    "MemoryDataset",
+    "MemoryExporterProxyWrapper",
+    "MemoryLoader",
+    "MemoryProxyWrapper",
     "MemoryTable",
+    "MemoryTableProxy",
+    "MemoryTableProxyWrapper",
+    "MetaData",
     "MinSize",
     "MissingExtraError",
     "MixtureSampleStrategy",

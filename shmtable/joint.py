@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shmtable.columns import Column
 from shmtable.errors import PriorityError, SpecError
 from shmtable.protocols.arguments import at_least_one
 from shmtable.table import ArrayMemoryTable
@@ -101,6 +102,34 @@ class JointTable:
             sources=sources.to(device),
             weights=_weights(samples, numbers, device),
         )
+
+    def size(self) -> int:
+        """Number of transitions in all tables."""
+        return sum(table.size() for table in self.tables)
+
+    def can_sample(self, count: int, sequence_length: int) -> bool:
+        """Whether such a sample could be had now, without waiting.
+
+        Args:
+            count: windows over all tables, at least 1.
+            sequence_length: transitions per window, at least 1.
+        """
+        numbers, _ = self._split(at_least_one("count", count))
+        return all(
+            table.can_sample(number, sequence_length)
+            for table, number in zip(self.tables, numbers, strict=True)
+            if number
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The tables' columns, as the first has them."""
+        return self.tables[0].columns
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are delivered."""
+        return self.tables[0].device
 
     def update_priorities(self, sample: JointSample, priorities: Any) -> int:
         """Give the windows of a sample new priorities, in those tables that keep any.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from shmtable.errors import SpecError
 from shmtable.held import HeldTable
 from shmtable.limiters import Limiter
 from shmtable.protocols import consume, hold, update_priorities
-from shmtable.protocols.arguments import at_least_one
+from shmtable.protocols.arguments import as_int64, at_least_one
 from shmtable.protocols.update import update
 from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.types import SamplePoints
@@ -29,6 +31,11 @@ class Steered(HeldTable):
         return self._core.options.layout
 
     @property
+    def length_key(self) -> str:
+        """The column whose rows say how many transitions a sequence has."""
+        return self._core.schema.length_key
+
+    @property
     def sampler(self) -> SampleStrategy:
         """The table's sampler, whose settings (``beta``, ...) may be changed while running."""
         return self._core.sampler
@@ -37,6 +44,24 @@ class Steered(HeldTable):
     def ejector(self) -> EjectionStrategy:
         """The table's ejector."""
         return self._core.ejector
+
+    def reseed(self, seed: int | Sequence[int]) -> None:
+        """Draw from here on as ``seed`` says, through this object and in this process only.
+
+        By default every process has a stream of its own, derived from the table's ``seed``. Two
+        that reseed alike draw alike.
+
+        Args:
+            seed: one or several integers, 0 or more.
+
+        Raises:
+            SpecError: something else.
+        """
+        seeds = list(seed) if isinstance(seed, (list, tuple)) else [seed]
+        numbers = [as_int64("seed", number) for number in seeds]
+        if not numbers or min(numbers) < 0:
+            raise SpecError(f"seed is {seed!r}; give one or several integers, 0 or more")
+        self._core.guard.run(self._core.reseed_locked, numbers)
 
     # -- pacing ----------------------------------------------------------------------------
 

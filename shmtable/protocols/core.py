@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -216,6 +216,11 @@ class Core:
         # Every add and every sample comes by here; not in the middle of planning one.
         self.index.give_back_abandoned_locked()
         return self._generator_locked()
+
+    def reseed_locked(self, seed: Sequence[int]) -> None:
+        """Let this process draw as ``seed`` says from here on, and no longer as the table's."""
+        self.random_locked()  # joined, under a number of its own
+        self._random = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
 
     def _generator_locked(self) -> np.random.Generator:
         if self._random is None:

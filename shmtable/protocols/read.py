@@ -152,10 +152,20 @@ def _draw_locked(core: Core, count: int, steps: int) -> SamplePoints:
 
 
 def _refuse_to_wait_alone(core: Core) -> None:
-    """Raise when nobody is left who could add: others had the table open, and all have died.
+    """Raise when nobody is left who could add."""
+    gone = died(core)
+    if gone:
+        raise WaitTimeoutError(
+            f"there is nothing to sample, and nobody left who could add: {gone}; see why they "
+            "ended and start new ones"
+        )
+
+
+def died(core: Core) -> str:
+    """Who had the table open besides this process, if all of them have died; else empty.
 
     A living child of this process may be a new worker that has not come to the table yet, and
-    where this process has added before, another thread of it may add again.
+    where this process has added before, another thread of it may add again: then it is empty too.
     """
     others = core.attachments.others()
     if (
@@ -165,11 +175,9 @@ def _refuse_to_wait_alone(core: Core) -> None:
         and all(attachment.is_gone() for attachment in others)
         and not multiprocessing.active_children()
     ):
-        raise WaitTimeoutError(
-            "there is nothing to sample, and nobody left who could add: every other process that "
-            f"had the table open has died: {'; '.join(map(str, others[-8:]))}; see why they "
-            "ended and start new ones"
-        )
+        names = "; ".join(map(str, others[-8:]))
+        return f"every other process that had the table open has died: {names}"
+    return ""
 
 
 def _why_locked(core: Core, count: int, steps: int) -> str:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from shmtable.errors import RateLimitedError
+from shmtable.errors import RateLimitedError, WaitTimeoutError
 from shmtable.protocols.core import LOCK_TIMEOUT_S, Core
 
 _LOGGER = logging.getLogger("shmtable")
 _TELL_EVERY_S = 5.0
+_of_this_thread = threading.local()
+
+
+class WaitStoppedError(WaitTimeoutError):
+    """Nobody wants any more what this thread was waiting for; never leaves the package."""
+
+
+@contextmanager
+def stoppable(stop: threading.Event) -> Iterator[None]:
+    """Within it, this thread's waiting for tables ends soon after ``stop`` is set.
+
+    "Soon" is half a second, the longest that anybody sleeps before looking again.
+    """
+    _of_this_thread.stop = stop
+    try:
+        yield
+    finally:
+        del _of_this_thread.stop
 
 
 class Wait:
@@ -35,6 +56,9 @@ class Wait:
 
     def sleep(self, seen: int) -> None:
         """Sleep until the bell rings, or for half a second, or until the time is up."""
+        stop: threading.Event | None = getattr(_of_this_thread, "stop", None)
+        if stop is not None and stop.is_set():
+            raise WaitStoppedError("the waiting was called off")
         left = LOCK_TIMEOUT_S
         if self.timeout_s is not None and self._began is not None:
             left = max(self._began + self.timeout_s - time.monotonic(), 0.0)

@@ -77,6 +77,16 @@ def _is_inside(key: tuple[int, str], frame: FrameType | None) -> bool:
     return False
 
 
+def is_inside_any() -> bool:
+    """Whether this thread is inside a section, of whichever lock: then it must not wait."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is Guard.run.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
 class Guard:
     """Runs critical sections under one lock of an arena.
 

@@ -33,7 +33,14 @@ LEVELS = {
     "table": 5,
     "checkpoint": 5,
     "writer": 5,
+    "prefetch": 5,
+    "delivery": 5,
     "loader": 5,
+    "dataset": 5,
+    # Beside the table, whose columns they have to know: what collects steps, and what stands
+    # before it.
+    "proxies": 5,
+    "proxy_wrappers": 5,
     "builder": 5,
     "joint": 5,
     "presets": 5,

@@ -110,3 +110,18 @@ def test_one_table_is_as_good_as_many(make_table: MakeTable) -> None:
     sample = JointTable([(2, filled(make_table, 0))]).sample(7, 4)
     assert torn_windows(sample, 4) == []
     assert np.array_equal(sample.sources.numpy(), np.zeros(7))
+
+
+def test_it_tells_how_much_there_is_and_whether_a_sample_could_be_had(
+    make_table: MakeTable,
+) -> None:
+    offline, online = filled(make_table, 0), make_table()
+    joint = JointTable([(0.5, offline), (0.5, online)])
+    assert joint.size() == 200
+    assert [joint.can_sample(count, 3) for count in (1, 2)] == [True, False]
+    online.add_sequence(1, small_sequence(1, 10))
+    assert joint.size() == 210
+    assert joint.can_sample(2, 3)
+    assert not joint.can_sample(2, 11)
+    assert joint.columns == offline.columns
+    assert joint.device == offline.device
