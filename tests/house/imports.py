@@ -33,6 +33,7 @@ LEVELS = {
     "table": 5,
     "checkpoint": 5,
     "writer": 5,
+    "vector_writer": 5,
     "loader": 5,
     "builder": 5,
     "joint": 5,
