@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +159,7 @@ def test_the_end_of_the_interpreter_is_the_end_of_the_writer(
     program = PROGRAM.format(ending=ending)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, name, unfinished],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=120,
