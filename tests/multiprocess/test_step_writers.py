@@ -51,6 +51,27 @@ def test_made_up_identities_differ_between_processes(make_table, method: str) ->
         assert sequence == values(small_sequence(number, length))
 
 
+def _play_one(table: ArrayMemoryTable) -> int:
+    with table.writer() as writer:
+        (identity,) = play(writer, 1, 2)
+    return identity
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_identities_of_sequences_that_have_left_are_not_used_again(make_table, method: str) -> None:
+    table = make_table()
+    made = [_play_one(table)]
+    for _ in range(3):
+        table.clear()
+        with Crew(method) as crew:
+            crew.add(_play_one, table)
+            crew.go()
+            made += crew.results()
+    table.clear()
+    made.append(_play_one(table))
+    assert len(set(made)) == 5 and max(made) < 0
+
+
 def _play_until_killed(table: ArrayMemoryTable, chunk: int | None) -> None:
     writer = table.writer(chunk=chunk)
     for number in (1, 2):

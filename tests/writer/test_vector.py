@@ -180,6 +180,28 @@ def test_final_observations_in_every_form(make_table: MakeTable) -> None:
         assert by_environment(table, 2) == by_environment(other, 2)
 
 
+@pytest.mark.parametrize(
+    "infos",
+    [
+        {},
+        None,
+        {"final_obs": np.zeros((2, 3)), "_final_obs": np.array([True, False])},
+        {"final_obs": np.full(2, None)},
+        {"final_obs": {"other": np.zeros((2, 3))}},
+    ],
+)
+def test_a_final_observation_that_is_missing_is_not_made_up(
+    make_table: MakeTable, infos: Any
+) -> None:
+    table, call = make_table(columns=COLUMNS), World([[1], [1]], "same_step").call()
+    with vector(table, 2, "same_step") as writer:
+        with pytest.raises(SequenceError, match="final_obs"):
+            writer.append(**{**call, "infos": infos})
+        assert table.size() == 0
+        writer.append(**call)
+    assert table.stats().sequences == 2
+
+
 def wrong_calls() -> Iterator[tuple[dict[str, Any], str]]:
     yield {"obs": np.zeros((3, 3))}, r"'obs': step has shape \(3, 3\), declared \(2, 3\)"
     yield {"actions": np.zeros(2)}, r"'actions': float64 values would lose information"
