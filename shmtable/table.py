@@ -225,9 +225,10 @@ class ArrayMemoryTable(Steered):
             priority: of every sequence, for a prioritised sampler: a number, or a function that
                 gets the sequence and gives what ``add_sequence`` takes.
             timeout_s: how long to wait for the limiter, and for room, as ``add_sequence``.
-            unfinished: what becomes of an open episode when the writer is closed, dropped, or
-                left by the process: "flush" adds it as truncated, "drop" forgets it. Either is
-                logged. An exception that leaves the ``with`` block always drops it.
+            unfinished: what becomes of an open episode when the writer is closed, when nobody has
+                it any more, and when the process ends: "flush" adds it as truncated, "drop"
+                forgets it. Either is logged. An exception that leaves the ``with`` block always
+                drops it.
 
         Raises:
             SpecError: an option that cannot be.

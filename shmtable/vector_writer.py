@@ -92,8 +92,8 @@ class VectorWriter(StepWriter):
 
         Raises:
             SequenceError: a step that does not fit; nothing has changed.
-            As ``add_sequence``. The step is not taken, but episodes that it ended may have been
-            added; called again with the same values, it goes on with the others.
+            ShmTableError: as ``add_sequence``. The step is not taken, but episodes that it ended
+                may have been added; called again with the same values, it goes on with the others.
         """
         steps = self._steps
         if steps.length == self._stop_at:
@@ -114,7 +114,6 @@ class VectorWriter(StepWriter):
         steps.length = behind
 
     def flush(self) -> list[int]:
-        """See ``StepWriter``."""
         self._refuse_closed()
         added = []
         for place in range(self._count):

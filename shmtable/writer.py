@@ -80,7 +80,8 @@ class StepWriter(ABC):
             The identities of the sequences it became, those cut off before included.
 
         Raises:
-            As ``add_sequence``.
+            SequenceError: a tag is missing; it is still open.
+            ShmTableError: as ``add_sequence``; it is still open.
         """
 
     @abstractmethod
@@ -98,7 +99,7 @@ class StepWriter(ABC):
         of the block has what is open dropped.
 
         Raises:
-            As ``flush``; what is open is dropped then.
+            ShmTableError: as ``flush``; what is open is dropped then.
         """
         if self._closed:
             return
@@ -201,7 +202,8 @@ class Writer(StepWriter):
 
         Raises:
             SequenceError: a step that does not fit; neither the table nor the episode has changed.
-            As ``add_sequence``, where a part of the episode is cut off; the step is not taken.
+            ShmTableError: as ``add_sequence``, where a part of the episode is cut off; the step is
+                not taken.
         """
         steps = self._steps
         if steps.length == steps.room:
@@ -235,8 +237,8 @@ class Writer(StepWriter):
             The identities of the sequences it became: one, or more if it was cut.
 
         Raises:
-            SequenceError: what does not fit.
-            As ``add_sequence``. Whatever the error, the episode is still open.
+            SequenceError: what does not fit; the episode is still open.
+            ShmTableError: as ``add_sequence``; the episode is still open.
         """
         self._refuse_closed()
         steps = self._steps
@@ -257,7 +259,6 @@ class Writer(StepWriter):
         return self._begin()
 
     def flush(self) -> list[int]:
-        """See ``StepWriter``."""
         self._refuse_closed()
         length = self._steps.length - self._beyond
         if length > self._shared:

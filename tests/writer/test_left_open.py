@@ -113,6 +113,19 @@ def test_what_cannot_be_flushed_is_dropped_and_told(
     assert table.stats().sequences == 1
 
 
+def test_a_writer_collected_inside_the_lock_disturbs_nobody(
+    make_table: MakeTable, caplog: Any
+) -> None:
+    table = make_table()
+    held = [left(table.writer(), 4)]
+    table._core.guard.run(held.clear)
+    assert "held by this very call" in caplog.text and "4 steps" in caplog.text
+    assert table.size() == 0 and table.check() == []
+    with table.writer() as writer:
+        play(writer, 1, 3)
+    assert table.size() == 3
+
+
 def test_a_writer_outlives_its_table_s_end_with_a_clear_error(
     make_table: MakeTable, caplog: Any
 ) -> None:
