@@ -62,7 +62,9 @@ class VectorWriter(StepWriter):
         )
         self._starts = np.zeros(self._count, np.int64)
         self._shared = np.zeros(self._count, np.int64)  # steps in the sequence before, too
-        self._stop_at = 0
+        # After so many steps there is something to be done: about memory, about a cut. Or not, if
+        # episodes have ended meanwhile.
+        self._stop_at = self._due = 0
         self._open()
 
     def append(
@@ -100,10 +102,13 @@ class VectorWriter(StepWriter):
             self._make_room()
         over, cut = self._marks("terminated", terminated), self._marks("truncated", truncated)
         steps.put(values)
-        ended = np.flatnonzero((over | cut) & (self._starts <= steps.length)).tolist()
+        marked = over | cut
+        ended: list[int] = []
+        if marked.any():  # of those whose episode has begun
+            ended = np.flatnonzero(marked & (self._starts <= steps.length)).tolist()
         if ended and self._columns:
             self._follow(ended, following, infos)
-        if self._chunk:
+        if self._chunk and steps.length >= self._due:
             self._cut_due()
         behind = steps.length + 1
         for place in ended:
@@ -132,7 +137,7 @@ class VectorWriter(StepWriter):
         # An environment that has yet to be reset will be.
         self._starts = np.maximum(self._starts - self._steps.length, 0)
         self._shared[:] = 0
-        self._stop_at = self._steps.length = 0
+        self._stop_at = self._due = self._steps.length = 0
         return steps
 
     def _unsaved(self) -> int:
@@ -155,6 +160,7 @@ class VectorWriter(StepWriter):
             self._add(place, self._chunk, False, True)
             self._starts[place] += self._chunk - self._overlap
             self._shared[place] = self._overlap
+        self._due = int(self._starts.min()) + self._chunk
 
     def _make_room(self) -> None:
         self._refuse_closed()
@@ -169,6 +175,7 @@ class VectorWriter(StepWriter):
             if 0 < steps.room <= 2 * first:  # most of it belongs to episodes that have ended
                 steps.forget(first, steps.length)
                 self._starts -= first
+                self._due -= first
             else:
                 steps.grow(2 * steps.room + 64)
         # Where the oldest episode would become too long, or what looks like it since then.
