@@ -110,13 +110,9 @@ class VectorWriter(StepWriter):
             self._follow(ended, following, infos)
         if self._chunk and steps.length >= self._due:
             self._cut_due()
-        behind = steps.length + 1
-        for place in ended:
-            length = behind - int(self._starts[place])
-            self._add(place, length, bool(over[place]), bool(cut[place]))
-            self._starts[place] = behind + _MODES[self._mode]
-            self._shared[place] = 0
-        steps.length = behind
+        if ended:
+            self._end(ended, over, cut)
+        steps.length += 1
 
     def flush(self) -> list[int]:
         self._refuse_closed()
@@ -156,11 +152,22 @@ class VectorWriter(StepWriter):
     def _cut_due(self) -> None:
         """Cut the episodes that have one step more than a chunk, with the row just stored."""
         lengths = self._steps.length + 1 - self._starts
-        for place in np.flatnonzero(lengths > self._chunk).tolist():
-            self._add(place, self._chunk, False, True)
-            self._starts[place] += self._chunk - self._overlap
-            self._shared[place] = self._overlap
+        with self._whole():
+            for place in np.flatnonzero(lengths > self._chunk).tolist():
+                self._add(place, self._chunk, False, True)
+                self._starts[place] += self._chunk - self._overlap
+                self._shared[place] = self._overlap
         self._due = int(self._starts.min()) + self._chunk
+
+    def _end(self, ended: list[int], over: BoolArray, cut: BoolArray) -> None:
+        """Add the episodes that end with the row just stored."""
+        behind = self._steps.length + 1
+        with self._whole():
+            for place in ended:
+                length = behind - int(self._starts[place])
+                self._add(place, length, bool(over[place]), bool(cut[place]))
+                self._starts[place] = behind + _MODES[self._mode]
+                self._shared[place] = 0
 
     def _make_room(self) -> None:
         self._refuse_closed()
@@ -172,12 +179,13 @@ class VectorWriter(StepWriter):
                 "long episodes cut: table.vector_writer(chunk=...)"
             )
         if steps.length == steps.room:
-            if 0 < steps.room <= 2 * first:  # most of it belongs to episodes that have ended
-                steps.forget(first, steps.length)
-                self._starts -= first
-                self._due -= first
-            else:
-                steps.grow(2 * steps.room + 64)
+            with self._whole():
+                if 0 < steps.room <= 2 * first:  # most of it belongs to episodes that have ended
+                    steps.forget(first, steps.length)
+                    self._starts -= first
+                    self._due -= first
+                else:
+                    steps.grow(2 * steps.room + 64)
         # Where the oldest episode would become too long, or what looks like it since then.
         end = int(self._starts.min()) + maxlen
         self._stop_at = steps.room if self._chunk else min(steps.room, end)

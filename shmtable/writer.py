@@ -7,7 +7,8 @@ import logging
 import multiprocessing.util
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shmtable.columns import Steps
@@ -125,6 +126,17 @@ class StepWriter(ABC):
             "a writer holds the open episode of one process; pass the table on, and make a writer "
             "there"
         )
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Have what is open dropped by an interrupt: nobody knows how far it came."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self.drop()
+            raise
 
     def _finish(self, why: str) -> None:
         """Flush or drop."""
@@ -255,16 +267,18 @@ class Writer(StepWriter):
         ended = self._endings.told(terminated, truncated, last, tags)
         while self._chunk and steps.length > self._chunk:
             self._cut(steps.length + self._beyond)
-        self._add(steps.length, extra, tags, *ended, priority)
-        return self._begin()
+        with self._whole():
+            self._add(steps.length, extra, tags, *ended, priority)
+            return self._begin()
 
     def flush(self) -> list[int]:
         self._refuse_closed()
         length = self._steps.length - self._beyond
-        if length > self._shared:
-            self._endings.complete(self._tags)
-            self._add(length, self._ahead, self._tags, False, True)
-        return self._begin()
+        with self._whole():
+            if length > self._shared:
+                self._endings.complete(self._tags)
+                self._add(length, self._ahead, self._tags, False, True)
+            return self._begin()
 
     def drop(self) -> int:
         """Forget the open episode and begin anew; how many steps it had that are in no sequence."""
@@ -315,9 +329,10 @@ class Writer(StepWriter):
 
     def _cut(self, stored: int) -> None:
         """Add the first ``chunk`` steps, of which the last ``overlap`` stay."""
-        self._add(self._chunk, self._ahead, self._tags, False, True)
-        self._steps.forget(self._chunk - self._overlap, stored)
-        self._shared = self._overlap
+        with self._whole():
+            self._add(self._chunk, self._ahead, self._tags, False, True)
+            self._steps.forget(self._chunk - self._overlap, stored)
+            self._shared = self._overlap
 
     def _make_room(self) -> None:
         self._refuse_closed()
@@ -327,7 +342,8 @@ class Writer(StepWriter):
                 f"the open episode has {most} steps, as many as the table holds (maxlen); end it, "
                 "or have long episodes cut: table.writer(chunk=...)"
             )
-        self._steps.grow(most)
+        with self._whole():
+            self._steps.grow(most)
 
     def _shut(self) -> None:
         super()._shut()

@@ -118,24 +118,29 @@ class Steps:
 
     def grow(self, most: int) -> None:
         """Make room for twice as many steps, or for ``most`` of them."""
-        self.room = min(max(2 * self.room, _FIRST_ROOM), most)
+        room = min(max(2 * self.room, _FIRST_ROOM), most)
+        arrays = {}
         for name, column in self._columns.items():
-            old = self._arrays.get(name)
-            new = np.empty((self.room + self._spare, *column.shape), column.dtype.numpy)
-            if old is not None:
-                new[: self.length] = old[: self.length]
-            self._arrays[name] = new
-        self._plan = [
-            _entry(self._columns[name], rows)
-            for name, rows in self._arrays.items()
-            if self.given.get(name, True)
-        ]
+            arrays[name] = np.empty((room + self._spare, *column.shape), column.dtype.numpy)
+            if self.length:
+                arrays[name][: self.length] = self._arrays[name][: self.length]
+        self.room = 0  # until all belongs together again: an interrupt may come in between
+        self._arrays = arrays
+        self._plan = self._planned(self.given)
+        self.room = room
 
     def forget(self, count: int, stored: int) -> None:
         """Take the first ``count`` steps out; the rows behind them move up, ``stored`` in all."""
         for rows in self._arrays.values():
             rows[: stored - count] = rows[count:stored]
         self.length -= count
+
+    def _planned(self, given: Mapping[str, bool]) -> list[_Entry]:
+        return [
+            _entry(self._columns[name], rows)
+            for name, rows in self._arrays.items()
+            if given.get(name, True)
+        ]
 
     def _choose(self, values: Mapping[str, Any]) -> bool:
         """Take the optional columns that a first step brings; refuse all else that does not fit.
@@ -146,12 +151,8 @@ class Steps:
         given = {name: name in values for name in self.given}
         changes = self.length == 0 and given != self.given
         if changes:
+            self._plan = self._planned(given)
             self.given = given
-            self._plan = [
-                _entry(self._columns[name], rows)
-                for name, rows in self._arrays.items()
-                if given.get(name, True)
-            ]
         names = self.names()
         for name in names:
             if name not in values:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import threading
 
+import numpy as np
 import pytest
+import torch
 
 from shmtable import ArrayMemoryTable, Writer
 from tests.multiprocess.recipe import METHODS, Crew, link
@@ -168,3 +172,40 @@ def test_a_bare_fork_leaves_its_parent_s_episode_alone(make_table, code: int) ->
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
         assert table.size() == 0
         writer.drop()
+
+
+def _storm(table: ArrayMemoryTable, seed: int) -> int:
+    """Append while an interrupt comes every now and then, and go on with what is left."""
+    rng = random.Random(seed)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupts, episode, writer = 0, 0, table.writer(chunk=7, overlap=3, unfinished="drop")
+    for _ in range(600):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 2e-3))
+            while True:
+                episode = (episode + 1) % 900
+                for step in range(rng.randrange(1, 90)):
+                    writer.append(
+                        obs=np.array([episode, step, 0], np.float32),
+                        actions=episode * 1000 + step,
+                        rewards=float(episode + step),
+                    )
+                writer.end(obs=[episode, step + 1, 0])
+        except KeyboardInterrupt:
+            interrupts += 1
+    writer.drop()
+    return interrupts
+
+
+def test_interrupts_never_mix_the_columns_of_different_steps(make_table) -> None:
+    table = make_table(maxlen=50_000)
+    with Crew("fork") as crew:
+        crew.add(_storm, table, 5)
+        crew.go()
+        assert crew.results() == [600]
+    sequences = list(map(table.sequence, table.identities().tolist()))
+    assert len(sequences) > 100
+    for sequence in sequences:
+        episode, step = sequence["obs"][:-1, 0].long(), sequence["obs"][:-1, 1].long()
+        assert torch.equal(sequence["actions"], episode * 1000 + step)
+        assert torch.equal(sequence["rewards"], (episode + step).float())
