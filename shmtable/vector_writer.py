@@ -14,8 +14,8 @@ from shmtable.columns import Steps, as_step
 from shmtable.errors import SequenceError, SpecError
 from shmtable.held import HeldTable
 from shmtable.protocols.arguments import at_least_one
+from shmtable.step_writer import StepWriter
 from shmtable.types import BoolArray
-from shmtable.writer import StepWriter
 
 #: How environments begin anew, and whether a step goes by with it; see ``append``.
 _MODES = {"next_step": 1, "same_step": 0, "disabled": 0}
