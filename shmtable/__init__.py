@@ -102,6 +102,8 @@ from shmtable.strategies import (
 )
 from shmtable.table import ArrayMemoryTable, MemoryTable, TableSerializationVersion
 from shmtable.types import Finding, SamplePoints, SampleResult, Stats
+from shmtable.vector_writer import VectorWriter
+from shmtable.writer import Writer
 
 __all__ = [
     "Adaptor",
@@ -200,10 +202,12 @@ __all__ = [
     "UniformEjectionStrategy",
     "UniformSampleStrategy",
     "UnknownIdentityError",
+    "VectorWriter",
     "VirtualColumn",
     "WaitTimeoutError",
     "WeightedSampleStrategy",
     "WithoutReplacementSampleStrategy",
+    "Writer",
     "__version__",
     "on_policy_queue",
     "prioritized_replay",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -161,6 +161,16 @@ class JointTable:
                 applied += table.update_priorities(points, values[first:last])
             first = last
         return applied
+
+    def writer(self, *args: Any, **options: Any) -> NoReturn:
+        """Not here: only a single table is written to.
+
+        Raises:
+            SpecError: always.
+        """
+        raise SpecError("a joint table is only sampled from; make the writer of one of its .tables")
+
+    vector_writer = writer
 
     def _split(self, count: int) -> tuple[list[int], list[float]]:
         """How many windows each table gives, what it is owed rounded; and what it is owed then."""

@@ -21,6 +21,8 @@ from shmtable.protocols.hold import checked
 from shmtable.protocols.options import build
 from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.types import Int64Array, SampleResult
+from shmtable.vector_writer import VectorWriter
+from shmtable.writer import Writer
 
 __all__ = ["ArrayMemoryTable", "MemoryTable", "TableSerializationVersion"]
 
@@ -199,6 +201,73 @@ class ArrayMemoryTable(Steered):
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)
         return result
+
+    # -- step by step ----------------------------------------------------------------------
+
+    def writer(
+        self,
+        identity: int | None = None,
+        *,
+        chunk: int | None = None,
+        overlap: int = 0,
+        tags: Mapping[str, Any] | None = None,
+        priority: Any = None,
+        timeout_s: float | None = 60.0,
+        unfinished: str = "flush",
+    ) -> Writer:
+        """Make a writer, which takes single steps and adds whole episodes.
+
+        Args:
+            identity: of the first sequence; the next ones count on from it. None makes them up:
+                negative numbers that no other process makes up.
+            chunk: longer episodes become several sequences of so many transitions, and a rest.
+            overlap: transitions that two such sequences share, less than ``chunk``.
+            tags: by name, values of all sequences; ``end`` may give others.
+            priority: of every sequence, for a prioritised sampler: a number, or a function that
+                gets the sequence and gives what ``add_sequence`` takes.
+            timeout_s: how long to wait for the limiter, and for room, as ``add_sequence``.
+            unfinished: what becomes of an open episode when the writer is closed, when nobody has
+                it any more, and when the process ends: "flush" adds it as truncated, "drop"
+                forgets it. Either is logged. An exception that leaves the ``with`` block always
+                drops it.
+
+        Raises:
+            SpecError: an option that cannot be.
+            PriorityError: a priority that cannot be, or that no strategy keeps.
+        """
+        return Writer(
+            self,
+            identity=identity,
+            chunk=chunk,
+            overlap=overlap,
+            tags=tags,
+            priority=priority,
+            timeout_s=timeout_s,
+            unfinished=unfinished,
+        )
+
+    def vector_writer(
+        self,
+        count: int,
+        *,
+        autoreset: Any,
+        tags: Mapping[str, Sequence[Any]] | None = None,
+        **options: Any,
+    ) -> VectorWriter:
+        """Make a writer for environments that step together.
+
+        Args:
+            count: environments (N).
+            autoreset: how they begin anew, ``envs.metadata["autoreset_mode"]`` of Gymnasium, or
+                its name: "next_step", "same_step", "disabled".
+            tags: by name, one value for each environment.
+            **options: as for ``writer``: ``identity``, ``chunk``, ``overlap``, ``priority``,
+                ``timeout_s``, ``unfinished``.
+
+        Raises:
+            SpecError, PriorityError: as ``writer``.
+        """
+        return VectorWriter(self, count, autoreset=autoreset, tags=tags, **options)
 
     # -- looking up and removing -----------------------------------------------------------
 

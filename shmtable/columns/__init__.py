@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from shmtable.columns.convert import Converter, Prepared, window_rows
+from shmtable.columns.convert import Converter, Prepared, as_step, as_tag, window_rows
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
+from shmtable.columns.steps import Steps
 from shmtable.columns.storage import CpuStorage
 from shmtable.columns.windows import MASK_NAME, Storage, Windows, gather_columns
 
@@ -19,11 +20,14 @@ __all__ = [
     "MapperLike",
     "Prepared",
     "Schema",
+    "Steps",
     "Storage",
     "TagColumn",
     "VirtualColumn",
     "Windows",
     "as_dtype",
+    "as_step",
+    "as_tag",
     "gather_columns",
     "window_rows",
 ]

@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 
 # Kinds of numbers; each may become any of a higher rank, as in numpy's "same kind" rule.
 _RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+_SCALARS: tuple[type, ...] = tuple(
+    known.numpy.type for known in DTYPES.values() if known.exact_numpy
+)
 _FOREIGN = {known.torch: known for known in DTYPES.values() if not known.exact_numpy}
 
 
@@ -78,6 +81,26 @@ def cast(column: Column, array: Array, bits_of: DType | None) -> Array:
     elif _RANKS[source] > _RANKS[target]:
         _refuse_kind(column, array.dtype)
     return _checked_astype(column, array, wanted.numpy)
+
+
+def lossless(dtype: np.dtype[Any]) -> frozenset[type]:
+    """The types of single values that ``cast`` converts to a dtype whatever they are."""
+    return frozenset({bool, *(kind for kind in _SCALARS if np.can_cast(kind, dtype, "safe"))})
+
+
+def numbers_within(dtype: np.dtype[Any]) -> tuple[frozenset[type], float, float]:
+    """The types of single values that ``cast`` converts to a real dtype if they are in its range.
+
+    Returns:
+        The types, the lowest value and the highest one.
+    """
+    if dtype.kind == "c":
+        return frozenset(), 0, 0
+    integers = (kind for kind in _SCALARS if np.dtype(kind).kind in "ui")
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return frozenset({int, float, np.float32, np.float64, *integers}), -largest, largest
+    return frozenset({int, *integers}), *_integer_range(dtype)
 
 
 def _from_tensor(column: Column, value: Tensor) -> tuple[Array, DType | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -87,9 +88,9 @@ class Converter:
                     and value.ndim == ndim
                     and value.shape[1:] == shape
                 ):
-                    value = _rows(column, value)
+                    value = as_rows(column, value)
                 rows.append(value)
-            tags = [_tag(column, sequence[column.name]) for *_, column in self._tags]
+            tags = [as_tag(column, sequence[column.name]) for *_, column in self._tags]
         except (KeyError, TypeError, IndexError):
             self._check_names(sequence)
             raise
@@ -192,8 +193,12 @@ def _plan(column: Column) -> _Plan:
     return column.name, dtype, len(column.shape) + 1, column.shape, column
 
 
-def _rows(column: Column, value: Any) -> Array:
-    """Convert one column's rows: [n, *shape]."""
+def as_rows(column: Column, value: Any) -> Array:
+    """Convert one column's rows, of any accepted kind: [n, *shape].
+
+    Raises:
+        SequenceError: values that do not fit, naming the column.
+    """
     array, source = to_array(column, value)
     if array.ndim == 0:
         raise SequenceError(
@@ -246,8 +251,32 @@ def window_rows(column: Column, value: Any, windows: int) -> Array:
     )
 
 
-def _tag(column: Column, value: Any) -> Array:
-    """Convert one tag: [*shape], the first of several."""
+def as_step(column: Column, value: Any) -> Array:
+    """Convert one step's value: [*shape]; for a single element a plain number will do.
+
+    Raises:
+        SequenceError: a value that does not fit, naming the column.
+    """
+    array, source = to_array(column, value)
+    if array.shape != column.shape:
+        if array.size != 1 or math.prod(column.shape) != 1:
+            raise SequenceError(
+                f"column '{column.name}': step has shape {array.shape}, declared {column.shape}; "
+                f"pass one value of shape {column.shape} per step, or declare shape={array.shape}",
+                column=column.name,
+                shape=array.shape,
+                declared=column.shape,
+            )
+        array = array.reshape(column.shape)
+    return cast(column, array, source)
+
+
+def as_tag(column: Column, value: Any) -> Array:
+    """Convert one tag: [*shape], the first of several.
+
+    Raises:
+        SequenceError: a value that does not fit, naming the column.
+    """
     array, source = to_array(column, value)
     if array.ndim == len(column.shape) + 1 and len(array):
         array = array[0]

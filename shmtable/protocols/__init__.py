@@ -8,12 +8,13 @@ from shmtable.protocols.priorities import update_priorities
 from shmtable.protocols.read import sample
 from shmtable.protocols.restore import restore
 from shmtable.protocols.store import store
-from shmtable.protocols.write import add
+from shmtable.protocols.write import add, add_generated
 
 __all__ = [
     "Core",
     "Options",
     "add",
+    "add_generated",
     "restore",
     "sample",
     "store",

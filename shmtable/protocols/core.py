@@ -61,6 +61,7 @@ class Core:
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
+        generated: identities made up by this process.
     """
 
     def __init__(self, arena: Arena, classes: Mapping[str, type[Any]]) -> None:
@@ -125,6 +126,7 @@ class Core:
         self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
         self.pace = Pace(arena.words, self.options.max_times_sampled)
+        self.generated = 0
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 

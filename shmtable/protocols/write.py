@@ -32,6 +32,9 @@ from shmtable.protocols.wait import Wait
 # More would only make others wait for the lock longer at a time.
 _MOST_AT_ONCE = 64
 
+# Sequences that one attachment can number; leaves as many attachments as there will ever be.
+_COUNT_BITS = 40
+
 Priority = float | npt.NDArray[np.float64] | None
 
 
@@ -57,12 +60,49 @@ def add(
     add_sequences(core, identities, prepared, timeout_s, priority)
 
 
+def add_generated(core: Core, sequence: Any, timeout_s: float | None, priority: Any = None) -> int:
+    """Convert, check and add one sequence, under an identity that no other one has.
+
+    An identity is made of the number of this attachment, which the table gives out once, and of a
+    count within the process: nobody needs to be asked for each. Whatever came in under other
+    rules (from a file, or named by a caller) is met under the lock, by the refusal of a second
+    sequence with the same identity; the next numbers are tried then. They are negative, where
+    callers' own rarely are.
+
+    Returns:
+        The identity.
+
+    Raises:
+        SequenceError, PriorityError: as ``add``; nothing has changed.
+    """
+    core.converter.maxlen = core.maxlen()
+    prepared = core.converter.prepare(sequence)
+    if priority is not None:
+        priority = as_priority(core, priority, prepared.length)
+    if core.attachments.number < 0:  # a forked child has none until it first takes the lock
+        core.guard.run(core.random_locked)
+    skip = 1
+    while True:
+        count = core.generated
+        core.generated = count + skip
+        number = core.attachments.number << _COUNT_BITS | count & (1 << _COUNT_BITS) - 1
+        identity = -1 - (number & 2**63 - 1)
+        try:
+            # Not even a table that replaces may lose a sequence to a number made up here.
+            add_sequences(core, [identity], [prepared], timeout_s, priority, replace=False)
+        except DuplicateIdentityError:
+            skip *= 2  # a restored file has as many in a row as its writer has added
+        else:
+            return identity
+
+
 def add_sequences(
     core: Core,
     identities: Sequence[int],
     sequences: Sequence[Prepared],
     timeout_s: float | None,
     priority: Priority = None,
+    replace: bool | None = None,
 ) -> None:
     """Add sequences in order, as many as may be under one hold of the lock.
 
@@ -74,6 +114,8 @@ def add_sequences(
         sequences: converted, and so valid.
         timeout_s: how long to wait for room that others are writing into; None for ever.
         priority: of the sequences: one for all, or float64 [length]; None for the default.
+        replace: put them in the place of those that have their identities; None for as the
+            table does.
 
     Raises:
         DuplicateIdentityError: an identity is in the table, or occurs twice here.
@@ -82,7 +124,8 @@ def add_sequences(
         RateLimitedError: the limiter did not admit it in time.
         SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
-    replace = core.options.on_duplicate == "replace"
+    if replace is None:
+        replace = core.options.on_duplicate == "replace"
     requests = [
         Request(identity, sequence.length, sequence.span, sequence.extra, replace)
         for identity, sequence in zip(identities, sequences, strict=True)

@@ -16,7 +16,7 @@ def aims(results: dict[str, Any]) -> str:
         _faster(cases, "sample(64, 32)", 8.0),
         _beside_copy(cases, "sample(256, 128), 64 floats", 1.3),
         _faster(cases, "add 200 steps, arrays", 1.0),
-        _faster(cases, "add 1 step, arrays", 2.0),
+        _faster(cases, "append 1 step", 2.0),
         *_crowd(results["crowd"]),
         *_flat(results["growth"]),
         *_held(results["crowd"]),

@@ -18,6 +18,7 @@ from shmtable import (
     SyntheticDones,
     UniformSampleStrategy,
     VirtualColumn,
+    Writer,
 )
 
 TRANSITIONS = 200_000
@@ -82,6 +83,10 @@ def cases(transitions: int, device: torch.device) -> Iterator[Case]:
             yield _sampling(table, count, length, device)
         if device.type == "cpu":
             yield _adding(table, identities, random)
+            # Every so many steps a sequence of them goes into the table, which is full.
+            with table.writer(chunk=SEQUENCE_LENGTH) as writer:
+                yield _appending(writer, random)
+                writer.drop()
 
 
 def _sampling(table: ArrayMemoryTable, count: int, length: int, device: torch.device) -> Case:
@@ -136,4 +141,31 @@ def _adding(
         copy,
         sum(rows.nbytes for rows in next(sources).values()),
         50.0,
+    )
+
+
+def _appending(writer: Writer, random: np.random.Generator) -> Case:
+    sequence = random_sequence(random)
+    steps = [
+        {
+            "obs": sequence["obs"][step],
+            "actions": sequence["actions"][step],
+            "rewards": float(sequence["rewards"][step]),
+        }
+        for step in range(SEQUENCE_LENGTH)
+    ]
+    coming, places = itertools.cycle(steps), itertools.cycle(range(SEQUENCE_LENGTH))
+    targets = {name: np.zeros_like(rows) for name, rows in sequence.items()}
+
+    def copy() -> None:
+        place = next(places)
+        for name, value in next(coming).items():
+            targets[name][place] = value
+
+    return Case(
+        "append of a step",
+        lambda: writer.append(**next(coming)),
+        copy,
+        sum(rows[0].nbytes for rows in sequence.values()),
+        5.0,
     )

@@ -73,6 +73,7 @@ def one_process(company: Company, effort: Effort) -> Records:
         Case(Setup("twenty", size), "sample", 256),
         Case(weighted, "sample", 256),
         Case(weighted, "update", 256),
+        Case(added, "append"),
         *(Case(added, "add", 1, steps) for steps in (1, 20, 200, 1000)),
         *(Case(added, "add", 1, 200, form) for form in ("tensors", "lists")),
     ]

@@ -31,7 +31,12 @@ def test_the_bench_measures_and_writes(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     figures = json.loads((tmp_path / "bench-cpu.json").read_text())
     names = [timing["name"] for timing in figures["timings"]]
-    assert names == ["sample(256, 1)", "sample(64, 32)", "add_sequence of 200 steps"]
+    assert names == [
+        "sample(256, 1)",
+        "sample(64, 32)",
+        "add_sequence of 200 steps",
+        "append of a step",
+    ]
     assert all(
         0 < timing[key] < 1e7
         for timing in figures["timings"]
@@ -40,6 +45,7 @@ def test_the_bench_measures_and_writes(tmp_path: Path) -> None:
     # (17 + 17 next + 6 + 1) floats and one bool, for each of 256 transitions.
     assert figures["timings"][0]["moved_bytes"] == 256 * (41 * 4 + 1)
     assert figures["timings"][2]["moved_bytes"] == (201 * 17 + 200 * 6 + 200) * 4
+    assert figures["timings"][3]["moved_bytes"] == (17 + 6 + 1) * 4
     for name in names:
         assert f"| {name} |" in run.stdout
     assert (tmp_path / "bench-cpu.md").read_text() in run.stdout
@@ -121,7 +127,7 @@ def test_the_bench_runs_beside_peers_that_are_not_there(tmp_path: Path) -> None:
         assert "not installed" in results["peers"][name]["absent"]
         assert f"- {name}: not measured (not installed" in text
     ours = [record for record in results["one"] if record["peer"] == "shmtable"]
-    assert len(ours) == 14
+    assert len(ours) == 15
     assert all(0 < record["low"] <= record["high"] for record in ours)
     assert all(record["median"] <= record["p99"] for record in ours)
     (crowd,) = results["crowd"]

@@ -89,7 +89,8 @@ class Case:
 
     Attributes:
         setup: the table.
-        op: "sample", "update" (the priorities of a sample) or "add".
+        op: "sample", "update" (the priorities of a sample), "add", or "append" (one step, as an
+            environment gives it: through a writer where there is one, else added by itself).
         count: windows to sample.
         length: transitions of a window, or of the sequence that is added.
         form: what is added: "arrays", "tensors" or "lists".
@@ -113,6 +114,8 @@ class Case:
             return f"sample({self.count}, {self.length})"
         if self.op == "update":
             return f"update {self.count} priorities"
+        if self.op == "append":
+            return "append 1 step"
         unit = "step" if self.length == 1 else "steps"
         return f"add {self.length} {unit}, {self.form}"
 
@@ -224,4 +227,7 @@ def call_for(table: Table, case: Case) -> Call:
         return table.sampler(case.count, case.length)
     if case.op == "update":
         return table.updater(case.count)
+    if case.op == "append":
+        make: Callable[[], Call] | None = getattr(table, "appender", None)
+        return make() if make else table.adder(1, "arrays")
     return table.adder(case.length, case.form)

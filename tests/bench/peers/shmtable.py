@@ -18,6 +18,7 @@ from shmtable import (
     NextElementMapper,
     SyntheticDones,
     VirtualColumn,
+    Writer,
 )
 from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequences
 
@@ -65,6 +66,7 @@ class Ours:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self.table = make(setup)
+        self._writer: Writer | None = None
         self._identities = itertools.count()
         source = sequences(setup, setup.steps)
         for _ in range(setup.transitions // setup.steps):
@@ -90,8 +92,20 @@ class Ours:
         )
         return lambda: self.table.add_sequence(next(self._identities), next(ready))
 
+    def appender(self) -> Call:
+        """Appends steps to an episode, which is cut into sequences."""
+        sequence = next(sequences(self._setup, self._setup.steps))
+        turn = itertools.cycle(
+            [{name: rows[step] for name, rows in sequence.items()}
+             for step in range(self._setup.steps)]
+        )  # fmt: skip
+        self._writer = writer = self.table.writer(chunk=self._setup.steps)
+        return lambda: writer.append(**next(turn))
+
     def close(self) -> None:
         """See ``Table``."""
+        if self._writer is not None:
+            self._writer.drop()
         self.table.close()
 
 
