@@ -86,7 +86,7 @@ from shmtable.strategies import (
     WithoutReplacementSampleStrategy,
 )
 from shmtable.table import ArrayMemoryTable, MemoryTable, TableSerializationVersion
-from shmtable.types import Finding, SamplePoints, SampleResult, Stats
+from shmtable.types import Finding, ProcessStats, SamplePoints, SampleResult, Stats
 
 __all__ = [
     "Adaptor",
@@ -148,6 +148,7 @@ __all__ = [
     "PreviousElementMapper",
     "PrioritizedSampleStrategy",
     "PriorityError",
+    "ProcessStats",
     "Queue",
     "RateLimitedError",
     "SampleError",
