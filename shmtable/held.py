@@ -13,6 +13,7 @@ from shmtable.errors import ClosedError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.protocols import Core, disk, lookup, restore, store
 from shmtable.protocols.arguments import as_adaptors, as_device
+from shmtable.protocols.outside import Outside
 from shmtable.shm.arena import Arena
 from shmtable.types import Finding, Stats
 
@@ -195,3 +196,9 @@ def _reopen(
     table._deliver(adaptors, device)
     table._open = Core.open(Arena.open(address), classes)
     return table
+
+
+def outside_of(table: HeldTable) -> tuple[str, Outside]:
+    """A table's name (or that it has none), and how it looks from outside."""
+    core = table._core
+    return core.where(), Outside(core.arena.look())

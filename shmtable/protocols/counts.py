@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shmtable.index import Attachment
+from shmtable.index import Attachment, Layout
 from shmtable.index import fields as f
 from shmtable.protocols.pace import Pace
 from shmtable.shm.header import LOCKS
@@ -44,6 +44,13 @@ def counts(words: memoryview, pace: Pace) -> dict[str, Any]:
         "recoveries": words[f.RECOVERIES],
         "attachments": words[f.NEXT_ATTACHMENT],
     }
+
+
+def reserved_bytes(words: memoryview, layout: Layout) -> int:
+    """Bytes of memory that a table of this layout has taken from the system."""
+    marks = {"row": f.RESERVED_ROWS, "slot": f.RESERVED_SLOTS, "bucket": f.RESERVED_BUCKETS}
+    grown = sum(layout.item_bytes(per) * words[mark] for per, mark in marks.items())
+    return layout.regions["slots"].offset + grown
 
 
 def processes(attachments: list[Attachment], *, can_tell: bool) -> tuple[ProcessStats, ...]:

@@ -12,7 +12,7 @@ from shmtable.index import attachments, findings_locked
 from shmtable.index import fields as f
 from shmtable.index.layout import SPARE_SLOTS, row_limit
 from shmtable.protocols.core import Core
-from shmtable.protocols.counts import counts, processes
+from shmtable.protocols.counts import counts, processes, reserved_bytes
 from shmtable.protocols.header import extra_rows
 from shmtable.types import Finding, Int64Array, Stats
 
@@ -129,22 +129,14 @@ def stats(core: Core) -> Stats:
 
 
 def _counts_locked(core: Core) -> dict[str, Any]:
-    words, layout = core.arena.words, core.layout
-    reserved = sum(
-        layout.item_bytes(per) * words[mark]
-        for per, mark in (
-            ("row", f.RESERVED_ROWS),
-            ("slot", f.RESERVED_SLOTS),
-            ("bucket", f.RESERVED_BUCKETS),
-        )
-    )
+    words = core.arena.words
     oldest = core.view.oldest()
     steps_at = core.arrays.note_words[oldest * f.SLOT_WORDS + f.STEPS_AT]
     return {
         **counts(words, core.pace),
         "oldest_age_transitions": words[f.STEP_TOTAL] - steps_at if oldest else 0,
         "bytes_payload": words[f.LIVE_STEPS] * core.schema.row_bytes,
-        "bytes_reserved": layout.regions["slots"].offset + reserved,
+        "bytes_reserved": reserved_bytes(words, core.layout),
         "bytes_address": core.arena.total_bytes,
     }
 
