@@ -65,6 +65,7 @@ from shmtable.mappers import (
     PreviousElementMapper,
     SyntheticDones,
 )
+from shmtable.onlooker import Onlooker
 from shmtable.presets import on_policy_queue, prioritized_replay, r2d2_replay, uniform_replay
 from shmtable.strategies import (
     CoverageEjectionStrategy,
@@ -86,7 +87,7 @@ from shmtable.strategies import (
     WithoutReplacementSampleStrategy,
 )
 from shmtable.table import ArrayMemoryTable, MemoryTable, TableSerializationVersion
-from shmtable.types import Finding, ProcessStats, SamplePoints, SampleResult, Stats
+from shmtable.types import Finding, LiveSequences, ProcessStats, SamplePoints, SampleResult, Stats
 
 __all__ = [
     "Adaptor",
@@ -130,6 +131,7 @@ __all__ = [
     "LifoEjectionStrategy",
     "LifoSampleStrategy",
     "Limiter",
+    "LiveSequences",
     "LockReentryError",
     "LockTimeoutError",
     "LowestPriorityEjectionStrategy",
@@ -144,6 +146,7 @@ __all__ = [
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
+    "Onlooker",
     "PositionMapper",
     "PreviousElementMapper",
     "PrioritizedSampleStrategy",

@@ -7,8 +7,7 @@ from typing import Any
 
 from shmtable.held import HeldTable, outside_of
 from shmtable.protocols.census import open_outside
-from shmtable.protocols.outside import Sequences
-from shmtable.types import Stats
+from shmtable.types import LiveSequences, Stats
 
 
 class Onlooker:
@@ -59,7 +58,7 @@ class Onlooker:
         columns = {key: spec["schema"][key] for key in ("length_key", "columns")}
         return copy.deepcopy({**columns, **parts, "options": spec["options"]})
 
-    def sequences(self) -> Sequences:
+    def sequences(self) -> LiveSequences:
         """The live sequences, one by one; O(sequences), and transitions if they have priorities.
 
         Raises:

@@ -116,6 +116,25 @@ class Finding:
         return f"{self.rule}: {self.detail}"
 
 
+@dataclass(frozen=True, eq=False)
+class LiveSequences:
+    """The live sequences of a table, oldest first, as ``Onlooker.sequences`` sees them.
+
+    Attributes:
+        lengths: int64 [n], transitions of each.
+        ages: int64 [n], transitions added to the table after each.
+        times_sampled: int64 [n], windows handed out of each.
+        priorities: float64, one per live transition, or per sequence if the sampler keeps them so;
+            None where there are none, or where they cannot be found from outside because the
+            table computes columns by classes of your own.
+    """
+
+    lengths: Int64Array
+    ages: Int64Array
+    times_sampled: Int64Array
+    priorities: npt.NDArray[np.float64] | None
+
+
 @dataclass(frozen=True)
 class ProcessStats:
     """One process that has a table open, or has died with it open.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from shmtable.cli.rates import Rates
 from shmtable.cli.screen import Screen
 from shmtable.cli.stat import process_rows
 from shmtable.cli.tables import name_argument, stats_json
@@ -16,6 +15,7 @@ from shmtable.cli.text import aligned, bytes_text, duration_text, number_text, s
 from shmtable.errors import ArenaError, ArenaNotFoundError
 from shmtable.onlooker import Onlooker
 from shmtable.protocols import census
+from shmtable.rates import Rates
 
 NAME = "top"
 DESCRIPTION = (

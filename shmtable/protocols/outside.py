@@ -8,7 +8,6 @@ removal; a writer that never rests, or one that died in the middle, is not waite
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,28 +24,10 @@ from shmtable.protocols.options import Options
 from shmtable.protocols.pace import Pace
 from shmtable.shm.header import DIRTY, FACTOR, TOTAL_BYTES, header_bytes
 from shmtable.shm.look import Look
-from shmtable.types import Int64Array, Stats, rows_of
+from shmtable.types import Int64Array, LiveSequences, Stats, rows_of
 
 _TRIES = 50
 _PAUSE_S = 100e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Sequences:
-    """The live sequences, oldest first.
-
-    Attributes:
-        lengths: int64 [n], transitions of each.
-        ages: int64 [n], transitions added to the table after each.
-        times_sampled: int64 [n], windows handed out of each.
-        priorities: float64, of the live transitions (or sequences, if those have them); None
-            where the table has none, or they cannot be found from outside.
-    """
-
-    lengths: Int64Array
-    ages: Int64Array
-    times_sampled: Int64Array
-    priorities: npt.NDArray[np.float64] | None
 
 
 class Outside:
@@ -128,7 +109,7 @@ class Outside:
         """Whether a change is under way, or was cut off and waits for the next call to repair."""
         return bool(self._words()[DIRTY])
 
-    def sequences(self) -> Sequences:
+    def sequences(self) -> LiveSequences:
         """The live sequences, one by one; O(sequences), and transitions if they have priorities.
 
         Raises:
@@ -142,7 +123,7 @@ class Outside:
             (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] >= words[f.LIVE_FROM])
         )
         live = live[np.argsort(slots[live, f.ORDER])]
-        return Sequences(
+        return LiveSequences(
             slots[live, f.LENGTH],
             np.maximum(words[f.STEP_TOTAL] - notes[live, f.STEPS_AT], 0),
             times[live],

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shmtable.protocols.outside import Sequences
-from shmtable.types import Stats
+from shmtable.types import LiveSequences, Stats
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Seen:
     name: str
     written_at: float
     moments: list[Moment]
-    sequences: Sequences
+    sequences: LiveSequences
     description: dict[str, Any]
 
     @property

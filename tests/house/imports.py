@@ -38,6 +38,7 @@ LEVELS = {
     "builder": 5,
     "joint": 5,
     "presets": 5,
+    "rates": 5,
     "": 6,
     "integrations": 7,
     "report": 7,
