@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from shmtable.demo.__main__ import main
+from shmtable.demo import options as demo
+from shmtable.demo.__main__ import play
 
 NAME = "demo"
-DESCRIPTION = ""
+DESCRIPTION = demo.DESCRIPTION
+EXAMPLES = f"""\
+$ shmtable demo
+$ shmtable demo --actors 4 --time-limit 120
+
+{demo.EXIT_CODES}"""
 JSON = False
-OWN_HELP = False
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    """Whatever the demo understands, ``--help`` among it."""
-    command.add_argument("rest", nargs=argparse.REMAINDER)
+    """What it is called with."""
+    demo.add_arguments(command)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run it; it ends with exit codes of its own."""
-    raise SystemExit(main(options.rest))
+    raise SystemExit(play(demo.chosen(options)))
 
 
 def show(_: None) -> str:

@@ -72,7 +72,6 @@ def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], module: 
         description=textwrap.fill(module.DESCRIPTION, 98),
         epilog=f"examples:\n{textwrap.indent(examples.strip(), '  ')}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=getattr(module, "OWN_HELP", True),
     )
     if getattr(module, "JSON", True):
         command.add_argument("--json", action="store_true", help="print JSON for programs")
