@@ -15,8 +15,7 @@ DESCRIPTION = (
 )
 EXAMPLES = """\
 bash:  shmtable completion bash > ~/.local/share/bash-completion/completions/shmtable
-zsh:   shmtable completion zsh > ~/.zfunc/_shmtable    # with fpath+=~/.zfunc before compinit
-tcsh:  shmtable completion tcsh > ~/.shmtable.csh; echo 'source ~/.shmtable.csh' >> ~/.tcshrc"""
+zsh:   shmtable completion zsh > ~/.zfunc/_shmtable    # with fpath+=~/.zfunc before compinit"""
 JSON = False
 
 _PREAMBLE = {
@@ -39,7 +38,7 @@ _NAMES = {"bash": "_shmtable_names", "zsh": "_shmtable_names"}
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What it is called with."""
-    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    command.add_argument("shell", choices=("bash", "zsh"))
 
 
 def run(options: argparse.Namespace) -> str:

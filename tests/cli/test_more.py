@@ -38,7 +38,7 @@ def test_completion_without_shtab_says_what_to_install() -> None:
     assert ended.stderr.endswith("pip install 'shmtable[cli]'\n")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_commands_options_and_tables(shell, unique_name, make_table) -> None:
     pytest.importorskip("shtab")
     script, _ = shmtable("completion", shell)
