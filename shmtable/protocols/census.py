@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from shmtable.errors import (
-    ArenaDamagedError,
     ArenaError,
     ArenaNotFoundError,
     ArenaPermissionError,
@@ -93,7 +92,10 @@ def tables(directory: str | None) -> list[Listed]:
         ArenaNotFoundError: there is no such folder.
     """
     known = users()
-    found = [listed(name, path, known) for name, path in _named(directory)]
+    found = []
+    for name, path in _named(directory):
+        with suppress(ArenaNotFoundError):  # it has gone since
+            found.append(listed(name, path, known))
     if directory is None:
         found += _unnamed(known)
     return found
@@ -125,7 +127,7 @@ def listed(
         return Listed(name, path, FOREIGN, str(error), pids, taken, None)
     except ArenaVersionError as error:
         return Listed(name, path, OTHER_VERSION, str(error), pids, taken, None)
-    except ArenaDamagedError as error:
+    except ArenaError as error:
         state = UNFINISHED if _is_unfinished(path) else DAMAGED
         return Listed(name, path, state, str(error), pids, taken, None)
     return Listed(name, path, state, detail, pids, taken, stats)
@@ -208,12 +210,17 @@ def _unnamed(known: _Users) -> list[Listed]:
         pid, number = holders[0]
         link = f"/proc/{pid}/fd/{number}"
         with suppress(ArenaError, OSError):
-            if not os.readlink(link).startswith("/memfd:shmtable"):
+            target = os.readlink(link)
+            made_without = target.startswith("/memfd:shmtable")
+            if not made_without and not target.endswith(" (deleted)"):
                 continue
             with Look.open(link, magic_link=True) as look:
                 words = look.header.words
             made = words[CREATOR_PID], words[CREATOR_FD]
             pid, number = made if made in holders else holders[0]
             link = f"/proc/{pid}/fd/{number}"
-            found.append(listed(f"{pid}:{number}", link, known, magic_link=True))
+            entry = listed(f"{pid}:{number}", link, known, magic_link=True)
+            if not made_without:
+                entry = entry._replace(detail="its name has been removed")
+            found.append(entry)
     return sorted(found)

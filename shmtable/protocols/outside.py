@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shmtable.columns import Schema
-from shmtable.errors import ArenaDamagedError, ShmTableError, SpecError
+from shmtable.errors import ArenaDamagedError, ArenaError, SpecError
 from shmtable.index import Attachments, Layout, attachments, refuse_impossible
 from shmtable.index import fields as f
 from shmtable.mappers import MAPPERS
@@ -50,7 +50,7 @@ class Outside:
         try:
             self.options = Options(**self.description["options"])
             self._schema, self._layout = self._plan()
-        except ShmTableError:
+        except ArenaError:
             raise
         except Exception as error:  # whatever a text that anybody may have written leads to
             raise ArenaDamagedError(
@@ -174,6 +174,6 @@ class Outside:
             return np.frombuffer(self._region(name, words, words[f.SLOT_HIGH]))[live]
         rows = words[f.ROW_HIGH]
         values = np.frombuffer(self._region(name, words, rows))
-        inside = (starts >= 0) & (lengths >= 0) & (starts + lengths <= len(values))
+        inside = (starts >= 0) & (starts <= rows) & (lengths >= 0) & (lengths <= rows - starts)
         found = values[rows_of(starts[inside], lengths[inside])]
         return found[~np.isnan(found)]

@@ -142,7 +142,9 @@ def test_rm_refuses_what_is_in_use_and_says_what_would_be_lost(make_table, uniqu
     assert "100 transitions in 5 sequences" in err
     out, _ = shmtable("rm", name, "--force")
     assert not os.path.exists(path) and "100 transitions" in out
-    fill(table, 0)  # who has it goes on
+    assert table.size() == 100  # who has it goes on
+    (mine,) = (entry for entry in listed().values() if entry["pids"] == [os.getpid()])
+    assert (mine["state"], mine["detail"]) == ("in use", "its name has been removed")
     _, err = shmtable("rm", name, code=1)
     assert "does not exist" in err
 

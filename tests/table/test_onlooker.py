@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import random
 import time
 
 import numpy as np
@@ -17,6 +19,7 @@ from shmtable import (
     PrioritizedSampleStrategy,
     SpecError,
 )
+from shmtable.protocols import census
 from shmtable.shm import places
 from tests.cli.running import add_until_told, fill
 from tests.multiprocess.recipe import Crew
@@ -143,3 +146,28 @@ def test_numbers_that_are_none_are_refused(make_table) -> None:
                 onlooker.stats()
         finally:
             words[slot_high] = kept
+
+
+def test_whatever_a_file_holds_it_is_said_what_it_is(make_table, tmp_path) -> None:
+    """Bytes changed at random, in the header, the description and the index."""
+    table = make_table(name="whole", directory=str(tmp_path), maxlen=50, limiter=MinSize(3))
+    fill(table, 2)
+    table.close()
+    content = (tmp_path / "whole.shmtable").read_bytes()
+    path = tmp_path / "changed.shmtable"
+    chance = random.Random(1)
+    states = collections.Counter()
+    for _ in range(300):
+        changed = bytearray(content)
+        for _ in range(chance.choice((1, 3, 30))):
+            changed[chance.choice((chance.randrange(5000), chance.randrange(40_000)))] = (
+                chance.randrange(256)
+            )
+        path.write_bytes(changed)
+        path.chmod(0o600)
+        found = census.listed("changed", str(path))
+        states[found.state] += 1
+        if found.stats is not None:
+            with Onlooker("changed", directory=str(tmp_path)) as onlooker:
+                onlooker.sequences()
+    assert states["damaged"] > 20 and states["at rest"] + states["unclean"] > 20
