@@ -172,8 +172,8 @@ class Outside:
             return None
         if regions[name].per == "slot":
             return np.frombuffer(self._region(name, words, words[f.SLOT_HIGH]))[live]
-        rows = words[f.ROW_HIGH]
-        values = np.frombuffer(self._region(name, words, rows))
+        values = np.frombuffer(self._region(name, words, words[f.ROW_HIGH]))
+        rows = len(values)
         inside = (starts >= 0) & (starts <= rows) & (lengths >= 0) & (lengths <= rows - starts)
         found = values[rows_of(starts[inside], lengths[inside])]
         return found[~np.isnan(found)]
