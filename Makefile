@@ -96,7 +96,7 @@ $(VENV)/.with-demo: $(VENV)/.made $(BUILT_FROM)
 	@touch $@
 
 $(VENV)/.with-test: $(VENV)/.made $(BUILT_FROM)
-	$(INSTALL) ".[test,demo]"
+	$(INSTALL) ".[test,demo,cli,watch]"
 	@touch $@
 
 $(VENV)/.with-check: $(VENV)/.made $(BUILT_FROM)

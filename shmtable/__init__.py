@@ -67,14 +67,9 @@ from shmtable.mappers import (
     PreviousElementMapper,
     SyntheticDones,
 )
+from shmtable.onlooker import Onlooker
 from shmtable.presets import on_policy_queue, prioritized_replay, r2d2_replay, uniform_replay
-from shmtable.proxies import (
-    DictObservation,
-    DictResponse,
-    EpisodeState,
-    MemoryTableProxy,
-    MetaData,
-)
+from shmtable.proxies import DictObservation, DictResponse, EpisodeState, MemoryTableProxy, MetaData
 from shmtable.proxy_wrappers import (
     LoggingProxyWrapper,
     MemoryExporterProxyWrapper,
@@ -101,7 +96,7 @@ from shmtable.strategies import (
     WithoutReplacementSampleStrategy,
 )
 from shmtable.table import ArrayMemoryTable, MemoryTable, TableSerializationVersion
-from shmtable.types import Finding, SamplePoints, SampleResult, Stats
+from shmtable.types import Finding, LiveSequences, ProcessStats, SamplePoints, SampleResult, Stats
 from shmtable.vector_writer import VectorWriter
 from shmtable.writer import Writer
 
@@ -152,6 +147,7 @@ __all__ = [
     "LifoEjectionStrategy",
     "LifoSampleStrategy",
     "Limiter",
+    "LiveSequences",
     "LockReentryError",
     "LockTimeoutError",
     "LoggingProxyWrapper",
@@ -174,10 +170,12 @@ __all__ = [
     "NextElementMapper",
     "NextNElementWrapper",
     "NoWindowError",
+    "Onlooker",
     "PositionMapper",
     "PreviousElementMapper",
     "PrioritizedSampleStrategy",
     "PriorityError",
+    "ProcessStats",
     "Queue",
     "RateLimitedError",
     "SampleError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -116,9 +116,55 @@ class Finding:
         return f"{self.rule}: {self.detail}"
 
 
+@dataclass(frozen=True, eq=False)
+class LiveSequences:
+    """The live sequences of a table, oldest first, as ``Onlooker.sequences`` sees them.
+
+    Attributes:
+        lengths: int64 [n], transitions of each.
+        ages: int64 [n], transitions added to the table after each.
+        times_sampled: int64 [n], windows handed out of each.
+        priorities: float64, one per live transition, or per sequence if the sampler keeps them so;
+            None where there are none, or where they cannot be found from outside because the
+            table computes columns by classes of your own.
+    """
+
+    lengths: Int64Array
+    ages: Int64Array
+    times_sampled: Int64Array
+    priorities: npt.NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class ProcessStats:
+    """One process that has a table open, or has died with it open.
+
+    Attributes:
+        pid: its process id.
+        alive: whether it still runs; None where the system cannot be asked, because it counts its
+            processes in another pid namespace.
+        joined_s_ago: seconds since it opened the table.
+        sequences_added, transitions_added: what it has added since.
+        added_s_ago: seconds since it last added; None for never.
+        sampled_s_ago: seconds since it was last handed a sample; None for never.
+    """
+
+    pid: int
+    alive: bool | None
+    joined_s_ago: float
+    sequences_added: int
+    transitions_added: int
+    added_s_ago: float | None
+    sampled_s_ago: float | None
+
+
 @dataclass(frozen=True)
 class Stats:
-    """The state of a table in plain units, all read at one moment.
+    """The state of a table in plain units. The counts are all of one moment.
+
+    Totals are of the table's whole life and of all processes; how fast they rise is the
+    difference of two of these, divided by the seconds in between. Two are equal when all but the
+    waiting and the processes is.
 
     Attributes:
         transitions: live transitions (what ``size()`` returns).
@@ -130,11 +176,24 @@ class Stats:
         transitions_added: transitions committed since creation.
         sequences_removed: sequences that left again (ejected, replaced or removed).
         windows_sampled: windows handed out since creation (a crash loses at most one call's).
+        transitions_sampled: transitions of those windows.
+        oldest_age_transitions: transitions added since the oldest live sequence was.
+        adds_waited_s: seconds that adds have waited, for the limiter or for room; those of
+            several processes add up, to a tenth of a second each.
+        samples_waited_s: seconds that samples have waited, for the limiter or for data.
+        lock_waits: how often a call found one of the table's locks taken.
+        lock_waited_s: seconds that those calls waited until they had it.
+        limiter: the limiter in force, as it is written in Python; empty for none.
+        adds_blocked: why the limiter would hold an add back now that is as large as the largest
+            so far; empty when it would not.
+        samples_blocked: likewise for a sample.
         recoveries: times the derived state was rebuilt.
         attachments: processes attached since creation, the creator included.
         bytes_payload: bytes of the live transitions' stored columns.
         bytes_reserved: bytes of memory taken from the system.
         bytes_address: bytes of address space mapped; costs nothing until touched.
+        processes: those that have the table open, or died with it open, by when they opened it.
+            Looked up right after the counts.
     """
 
     transitions: int
@@ -146,13 +205,33 @@ class Stats:
     transitions_added: int
     sequences_removed: int
     windows_sampled: int
+    transitions_sampled: int
+    oldest_age_transitions: int
+    adds_waited_s: float = field(compare=False)
+    samples_waited_s: float = field(compare=False)
+    lock_waits: int = field(compare=False)
+    lock_waited_s: float = field(compare=False)
+    limiter: str
+    adds_blocked: str
+    samples_blocked: str
     recoveries: int
     attachments: int
     bytes_payload: int
     bytes_reserved: int
     bytes_address: int
+    processes: tuple[ProcessStats, ...] = field(compare=False)
 
     @property
     def fill(self) -> float:
         """Share of ``maxlen`` in use, 0 to 1."""
         return self.transitions / self.maxlen
+
+    @property
+    def transitions_removed(self) -> int:
+        """Transitions that left again."""
+        return self.transitions_added - self.transitions
+
+    @property
+    def replay_ratio(self) -> float:
+        """Transitions handed out for each one added; 0 before the first is added."""
+        return self.transitions_sampled / max(self.transitions_added, 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from shmtable.cli.text import aligned
 from shmtable.formats import Description
 
 _BAR_WIDTH = 40
@@ -62,7 +62,7 @@ def page(found: dict[str, Any]) -> str:
         if column["name"] == found["length_key"]:
             target = "tells a sequence's length"
         columns.append((column["name"], column["kind"], column["dtype"], shape, target))
-    lines += _aligned(columns)
+    lines += aligned(columns)
     if found["lengths"]:
         most = max(entry["sequences"] for entry in found["lengths"])
         lengths = [("length", "sequences", "")]
@@ -70,13 +70,5 @@ def page(found: dict[str, Any]) -> str:
             ends = f"{entry['from']:,} to {entry['to']:,}" if entry["from"] > 1 else "1"
             bar = "#" * -(-_BAR_WIDTH * entry["sequences"] // most)
             lengths.append((ends, f"{entry['sequences']:,}", bar))
-        lines += ["", *_aligned(lengths)]
+        lines += ["", *aligned(lengths)]
     return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

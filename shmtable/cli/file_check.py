@@ -15,6 +15,7 @@ DESCRIPTION = (
     "Check everything in a file that a table was stored in: that it can be restored, with every "
     "row as it was stored. Ends with 0 if so, and with 1 and the reason if not."
 )
+EXAMPLES = "$ shmtable file check replay.zip && echo sound"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

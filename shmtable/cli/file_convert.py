@@ -15,6 +15,7 @@ DESCRIPTION = (
     "Turn a Legacy file into a V1 file. The source is checked first, and the target replaced as a "
     "whole or not at all."
 )
+EXAMPLES = "$ shmtable file convert old.zip new.zip"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -14,6 +14,9 @@ DESCRIPTION = (
     "Describe a file that a table was stored in. Its rows are not read; whether they are sound, "
     "'shmtable file check' tells."
 )
+EXAMPLES = """\
+$ shmtable file info replay.zip
+$ shmtable file info replay.zip --json | jq .transitions"""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

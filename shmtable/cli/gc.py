@@ -12,6 +12,11 @@ DESCRIPTION = (
     "use, or being created or attached at this moment, is never touched, nor is a table in a "
     "directory of yours."
 )
+EXAMPLES = "$ shmtable gc"
+
+
+def arguments(_: argparse.ArgumentParser) -> None:
+    """What it is called with: nothing."""
 
 
 def run(_: argparse.Namespace) -> list[str]:

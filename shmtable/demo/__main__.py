@@ -6,13 +6,17 @@ import sys
 from collections.abc import Sequence
 
 from shmtable.demo.extras import require_extras
-from shmtable.demo.options import parse
+from shmtable.demo.options import Options, parse
 from shmtable.errors import MissingExtraError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo and returns its exit code (``--help`` lists them)."""
-    options = parse(arguments)
+    return play(parse(arguments))
+
+
+def play(options: Options) -> int:
+    """The same for options that are parsed already."""
     try:
         require_extras()
         # A picture that cannot be written should not be found out after all the work.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 LONGEST_EPISODE = 500  # CartPole-v1 stops there
 
+DESCRIPTION = (
+    "Actor processes play CartPole-v1 into one shared table, while a learner samples from it and "
+    "trains double DQN until the pole stays up."
+)
 EXIT_CODES = """\
 exit codes:
   0    solved
@@ -41,15 +45,24 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Reads the command line (``sys.argv`` when None); a wrong one ends the program with 2."""
     parser = argparse.ArgumentParser(
         prog="python -m shmtable.demo",
-        description="Actor processes play CartPole-v1 into one shared table, while a learner "
-        "samples from it and trains double DQN until the pole stays up.",
+        description=DESCRIPTION,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_arguments(parser)
+    return chosen(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives a parser everything that can be chosen."""
     _add_run(parser)
     _add_learning(parser)
     _add_goal(parser)
-    return Options(**vars(parser.parse_args(arguments)))
+
+
+def chosen(parsed: argparse.Namespace) -> Options:
+    """What was chosen of it; a parser may have arguments of its own beside."""
+    return Options(**{field.name: getattr(parsed, field.name) for field in fields(Options)})
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -37,6 +37,7 @@ class Attachment(NamedTuple):
         number: unique per table; the process's random stream is derived from it.
         sequences, steps: what it has added.
         added_s_ago, sampled_s_ago: seconds since; None for never.
+        joined_s_ago: seconds since it opened the table.
     """
 
     pid: int
@@ -46,6 +47,7 @@ class Attachment(NamedTuple):
     steps: int
     added_s_ago: float | None
     sampled_s_ago: float | None
+    joined_s_ago: float = 0.0
 
     def is_gone(self) -> bool:
         """Whether the kernel proves that the process has ended."""
@@ -131,9 +133,10 @@ class Attachments:
         """Every entry taken, by number."""
         now = time.monotonic_ns()
         found = []
+        words = self._entries.tolist()  # at once: most entries are nobody's
         for base in range(0, ENTRIES * ENTRY_WORDS, ENTRY_WORDS):
-            entry = self._entries[base : base + ENTRY_WORDS].tolist()
-            if entry[_PID]:
+            if words[base + _PID]:
+                entry = words[base : base + ENTRY_WORDS]
                 found.append(
                     Attachment(
                         entry[_PID],
@@ -143,6 +146,7 @@ class Attachments:
                         entry[_STEPS],
                         _ago(now, entry[_ADDED_NS]),
                         _ago(now, entry[_SAMPLED_NS]),
+                        _ago(now, entry[_JOINED_NS]) or 0.0,
                     )
                 )
         return sorted(found, key=lambda attachment: attachment.number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from shmtable.errors import ArenaDamagedError
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, Layout, row_limit
+from shmtable.shm.header import GROW_WAITED_NS, GROW_WAITS, TABLE_WAITED_NS, TABLE_WAITS
 
 
 def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where: str) -> None:
@@ -38,6 +39,13 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
         ("windows sampled", words[f.WINDOWS_SAMPLED], 0, 1 << 62),
         ("recoveries", words[f.RECOVERIES], 0, 1 << 62),
         ("removed", words[f.REMOVED], 0, 1 << 62),
+        ("transitions sampled", words[f.STEPS_SAMPLED], 0, 1 << 62),
+        ("adds waited", words[f.ADDS_WAITED_NS], 0, 1 << 62),
+        ("samples waited", words[f.SAMPLES_WAITED_NS], 0, 1 << 62),
+        ("lock waits", words[TABLE_WAITS], 0, 1 << 62),
+        ("lock waited", words[TABLE_WAITED_NS], 0, 1 << 62),
+        ("growth lock waits", words[GROW_WAITS], 0, 1 << 62),
+        ("growth lock waited", words[GROW_WAITED_NS], 0, 1 << 62),
     )
     for name, value, least, most in limits:
         if not least <= value <= most:

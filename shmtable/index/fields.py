@@ -76,6 +76,9 @@ RECOVERIES = 130
 REMOVED = 131
 CROWDED = 132  # some process has no entry among the attachments
 SWEEP_AT_NS = 133  # CLOCK_MONOTONIC: when somebody is to look for slots of the dead again
+STEPS_SAMPLED = 134  # transitions of the windows handed out
+ADDS_WAITED_NS = 135  # all calls together; see ``Waited``
+SAMPLES_WAITED_NS = 136
 
 # How adds and samples are paced; see ``protocols.pace``.
 PACE = 160  # how often it was set; the sets of words below take turns; 0: never

@@ -33,6 +33,7 @@ from shmtable.protocols.header import (
 )
 from shmtable.protocols.options import Options
 from shmtable.protocols.pace import Pace
+from shmtable.protocols.waited import Waited
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
@@ -57,7 +58,8 @@ class Core:
     """The parts of an attached table.
 
     Attributes:
-        arena, index, view, storage, schema, converter, sampler, ejector, options, pace: its parts.
+        arena, index, view, storage, schema, converter, sampler, ejector, options, pace, waited:
+            its parts.
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
@@ -127,6 +129,7 @@ class Core:
         self.prioritized = [s for s in both if s.takes_priorities]
         self.pace = Pace(arena.words, self.options.max_times_sampled)
         self.generated = 0
+        self.waited = Waited(arena.words, self.guard)
         self._random: np.random.Generator | None = None
         process.after_fork(self._renew_after_fork)
 
@@ -341,6 +344,7 @@ class Core:
         # The parent's stream and the parent's open reservations are not the child's.
         self._random = None
         self.attachments.forget()
+        self.waited.forget()
         self.index.reservations.drop_all()
 
 

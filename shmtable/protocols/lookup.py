@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
 from shmtable.errors import CapacityError, UnknownIdentityError
+from shmtable.index import attachments, findings_locked
 from shmtable.index import fields as f
-from shmtable.index import findings_locked
 from shmtable.index.layout import SPARE_SLOTS, row_limit
 from shmtable.protocols.core import Core
+from shmtable.protocols.counts import counts, processes, reserved_bytes
 from shmtable.protocols.header import extra_rows
 from shmtable.types import Finding, Int64Array, Stats
 
@@ -119,36 +122,23 @@ def check(core: Core) -> list[Finding]:
 
 
 def stats(core: Core) -> Stats:
-    """Counts and sizes of one moment."""
-    return core.guard.run(_stats_locked, core)
+    """Counts and sizes of one moment, and then who has the table open."""
+    found = core.guard.run(_counts_locked, core)
+    can_tell = attachments.can_tell(core.arena.words)
+    return Stats(**found, processes=processes(core.attachments.all(), can_tell=can_tell))
 
 
-def _stats_locked(core: Core) -> Stats:
-    words, layout = core.arena.words, core.layout
-    reserved = sum(
-        layout.item_bytes(per) * words[mark]
-        for per, mark in (
-            ("row", f.RESERVED_ROWS),
-            ("slot", f.RESERVED_SLOTS),
-            ("bucket", f.RESERVED_BUCKETS),
-        )
-    )
-    return Stats(
-        transitions=words[f.LIVE_STEPS],
-        sequences=words[f.LIVE_COUNT],
-        writing_transitions=words[f.WRITING_STEPS],
-        maxlen=words[f.MAXLEN],
-        max_sequences=words[f.MAX_SEQUENCES],
-        sequences_added=words[f.SEQUENCE_TOTAL],
-        transitions_added=words[f.STEP_TOTAL],
-        sequences_removed=words[f.REMOVED],
-        windows_sampled=words[f.WINDOWS_SAMPLED],
-        recoveries=words[f.RECOVERIES],
-        attachments=words[f.NEXT_ATTACHMENT],
-        bytes_payload=words[f.LIVE_STEPS] * core.schema.row_bytes,
-        bytes_reserved=layout.regions["slots"].offset + reserved,
-        bytes_address=core.arena.total_bytes,
-    )
+def _counts_locked(core: Core) -> dict[str, Any]:
+    words = core.arena.words
+    oldest = core.view.oldest()
+    steps_at = core.arrays.note_words[oldest * f.SLOT_WORDS + f.STEPS_AT]
+    return {
+        **counts(words, core.pace),
+        "oldest_age_transitions": words[f.STEP_TOTAL] - steps_at if oldest else 0,
+        "bytes_payload": words[f.LIVE_STEPS] * core.schema.row_bytes,
+        "bytes_reserved": reserved_bytes(words, core.layout),
+        "bytes_address": core.arena.total_bytes,
+    }
 
 
 def described(core: Core) -> str:

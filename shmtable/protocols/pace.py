@@ -174,6 +174,20 @@ class Pace:
         self._words[used.base + _SAMPLED] += used.limiter.sample_amount(count, steps)
         return True
 
+    # -- watching --------------------------------------------------------------------------
+
+    def blocked_locked(self) -> tuple[str, str]:
+        """Why an add, and a sample, as large as the largest so far would be held back."""
+        used = self._set_locked()
+        if used.limiter is None:
+            return "", ""
+        now = self._standing_locked(used)
+        insert, sample = used.base + _LARGEST_INSERT, used.base + _LARGEST_SAMPLE
+        return (
+            used.limiter.insert_blocked(now, max(self._words[insert], 1)),
+            used.limiter.sample_blocked(now, max(self._words[sample], 1)),
+        )
+
     # -- pieces ----------------------------------------------------------------------------
 
     def _set_locked(self) -> _Set:

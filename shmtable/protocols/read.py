@@ -60,7 +60,7 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
         RateLimitedError: the limiter did not admit the sample in time.
         SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
-    wait = Wait(core, timeout_s)
+    wait = Wait(core, timeout_s, f.SAMPLES_WAITED_NS)
     points, updates = _pick(core, count, steps, wait)
     columns = _gather(core, points, steps)
     rounds = 0
@@ -262,6 +262,7 @@ def _validate_locked(
         words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
     np.add.at(core.arrays.times_sampled, slots, 1)
     words[f.WINDOWS_SAMPLED] += len(slots)
+    words[f.STEPS_SAMPLED] += len(slots) * steps
     core.attachments.sampled()
     if core.listeners:
         for strategy in core.listeners:

@@ -39,11 +39,13 @@ class Wait:
     Args:
         core: the table.
         timeout_s: how long in all; 0 not at all, None for ever.
+        counter: the header's word that what it takes is added to.
     """
 
-    def __init__(self, core: Core, timeout_s: float | None) -> None:
+    def __init__(self, core: Core, timeout_s: float | None, counter: int) -> None:
         self._core = core
         self.timeout_s = timeout_s
+        self._counter = counter
         self._began: float | None = None
         self._told = 0.0
 
@@ -62,7 +64,9 @@ class Wait:
         left = LOCK_TIMEOUT_S
         if self.timeout_s is not None and self._began is not None:
             left = max(self._began + self.timeout_s - time.monotonic(), 0.0)
+        began_ns = time.monotonic_ns()
         self._core.guard.bell.wait(seen, left)
+        self._core.waited.add(self._counter, time.monotonic_ns() - began_ns)
 
     def is_to_tell(self) -> bool:
         """Whether enough time has gone by since the last word."""

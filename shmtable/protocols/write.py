@@ -158,7 +158,7 @@ def _reserve(
     core: Core, requests: list[Request], caller: FrameType, timeout_s: float | None
 ) -> list[Reservation]:
     """Reserve at least one of the requests, waiting and growing as it takes."""
-    wait = Wait(core, timeout_s)
+    wait = Wait(core, timeout_s, f.ADDS_WAITED_NS)
     while True:
         reservations, obstacle, seen = core.guard.run(_reserve_locked, core, requests, caller)
         if reservations:

@@ -14,7 +14,7 @@ import torch
 
 from shmtable.errors import ArenaNotFoundError, SpecError
 from shmtable.shm import address as addresses
-from shmtable.shm import durable, files, header, leftovers, places, process, robust, room
+from shmtable.shm import durable, files, header, leftovers, look, places, process, robust, room
 from shmtable.shm import lock as locks
 from shmtable.shm.parting import Parting
 
@@ -329,8 +329,7 @@ class Arena:
     @property
     def creator(self) -> process.ProcessId:
         """The process that made it."""
-        pid, start = self.words[header.CREATOR_PID], self.words[header.CREATOR_START]
-        return process.ProcessId(pid, start)
+        return process.ProcessId(self.words[header.CREATOR_PID], self.words[header.CREATOR_START])
 
     @property
     def created_here(self) -> bool:
@@ -362,8 +361,7 @@ class Arena:
         Raises:
             SharedMemoryError: with ``asked_bytes`` and ``free_bytes``.
         """
-        in_use = self.in_use()
-        in_memory = self.directory is None
+        in_use, in_memory = self.in_use(), self.directory is None
         room.reserve(self._descriptor.fd, spans, in_memory=in_memory, where=self.where)
         del in_use
 
@@ -380,6 +378,10 @@ class Arena:
     def in_use(self) -> files.InUse:
         """What keeps this process a user of the file, even if another thread closes it."""
         return self._descriptor.in_use()
+
+    def look(self) -> look.Look:
+        """The file, to be looked at as others see it."""
+        return look.Look(self._descriptor.hold(), self.where)
 
     def lock_file(self) -> files.Descriptor:
         """The file whose bytes the portable locks lock; the caller becomes a user of it."""

@@ -47,6 +47,7 @@ class Descriptor:
         key: (device, inode), the file's identity.
         users: how many users it has; the one that opened it is the first.
         afterwards: called when it has been closed.
+        spare: other descriptors of the file, closed with it.
     """
 
     def __init__(self, fd: int, key: Key) -> None:
@@ -54,6 +55,7 @@ class Descriptor:
         self.key = key
         self.users = 1
         self.afterwards: Callable[[], None] | None = None
+        self.spare: list[int] = []
         self._gates: dict[str, Any] = {}
         # Nothing to be given back: a call that is interrupted anywhere has let go all the same.
         self._in_use: InUse | None = InUse()
@@ -101,7 +103,8 @@ class Descriptor:
         with _registry_lock:
             _open_files.pop(self.key, None)
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            for number in (fd, *self.spare):
+                os.close(number)
         if self.afterwards is not None:
             self.afterwards()
 
@@ -292,3 +295,52 @@ def read_header(fd: int, where: str) -> header.Header:
     words = header.parse(os.pread(fd, header.HEADER_BYTES, 0), os.fstat(fd).st_size, where)
     text = os.pread(fd, words[header.JSON_BYTES], words[header.JSON_OFFSET])
     return header.parse_json(words, text, where)
+
+
+# -- only to look ------------------------------------------------------------------------------
+
+
+def open_to_read(path: str, *, magic_link: bool = False) -> Descriptor | int:
+    """A private file of ours, for reading: what this process has open already, or a number.
+
+    To be given back to ``close_read``. Who holds a number is no user of the file.
+
+    Raises:
+        ArenaNotFoundError, ArenaPermissionError: as ``open_file``.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        with _registry_lock:
+            status = os.stat(path) if magic_link else os.lstat(path)
+            judge(status, path)  # before opening too: opening a device or a pipe may block or act
+            known = _find_open(key_of(status))
+            if known is not None:
+                return known
+            fd = os.open(path, flags | (0 if magic_link else os.O_NOFOLLOW))
+        try:
+            judge(os.fstat(fd), path)
+        except BaseException:
+            close_read(fd)
+            raise
+        return fd
+    except ArenaError:
+        raise
+    except OSError as error:
+        raise _as_ours(error, path) from error
+
+
+def close_read(opened: Descriptor | int) -> None:
+    """Give back what ``open_to_read`` returned.
+
+    Should this process have come to use the file meanwhile, a number stays open as long as that
+    lasts: the process's record locks would go with it.
+    """
+    if isinstance(opened, Descriptor):
+        opened.drop()
+        return
+    with _registry_lock:
+        known = _open_files.get(key_of(os.fstat(opened)))
+        if known is None:
+            os.close(opened)
+        else:
+            known.spare.append(opened)

@@ -111,6 +111,8 @@ class Guard:
         "_repair",
         "_token",
         "_try",
+        "_waited_ns",
+        "_waits",
         "_which",
         "_words",
         "bell",
@@ -143,6 +145,7 @@ class Guard:
         self._dirty = place.dirty
         self._note_pid, self._note_tid = place.note_pid, place.note_tid
         self._note_since_ns = place.note_since_ns
+        self._waits, self._waited_ns = place.waits, place.waited_ns
         self._repair = repair
         self.bell = Bell(arena)
         self._renew()
@@ -193,6 +196,7 @@ class Guard:
         """Return holding the lock, made consistent; or raise without touching it."""
         began = time.monotonic()
         status = self._mutex.status(code)
+        busy = status is Status.BUSY
         while status is not Status.ACQUIRED and status is not Status.OWNER_DIED:
             if status is Status.DEADLOCK:
                 if _is_inside(self._key, sys._getframe(2)):
@@ -215,6 +219,9 @@ class Guard:
                 continue
             left_s = SLICE_S if timeout_s is None else timeout_s - waited_s
             status = self._mutex.acquire(min(left_s, SLICE_S))
+        if busy:  # whoever waited counts it, under the lock at last; nobody else pays for it
+            self._words[self._waits] += 1
+            self._words[self._waited_ns] += int((time.monotonic() - began) * 1e9)
 
     def _timeout(self, waited_s: float) -> LockTimeoutError:
         pid, tid = self._words[self._note_pid], self._words[self._note_tid]

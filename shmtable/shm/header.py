@@ -55,26 +55,49 @@ TABLE_NOTE_PID = 33
 TABLE_NOTE_TID = 34
 TABLE_NOTE_SINCE_NS = 35
 DIRTY = 36
+# How often somebody found a lock taken, and how long they waited until they had it, in all.
+TABLE_WAITS = 37
+TABLE_WAITED_NS = 38
 GROW_NOTE_PID = 40
 GROW_NOTE_TID = 41
 GROW_NOTE_SINCE_NS = 42
 GROW_DIRTY = 43
+GROW_WAITS = 44
+GROW_WAITED_NS = 45
 FIRST_FREE = 64
 
 
 class LockWords(NamedTuple):
-    """Where the words of one lock lie: its mutex area, its holder note, its dirty flag."""
+    """Where the words of one lock lie: mutex area, holder note, dirty flag, counts of waits."""
 
     mutex: int
     note_pid: int
     note_tid: int
     note_since_ns: int
     dirty: int
+    waits: int
+    waited_ns: int
 
 
 LOCKS = {
-    "table": LockWords(TABLE_MUTEX, TABLE_NOTE_PID, TABLE_NOTE_TID, TABLE_NOTE_SINCE_NS, DIRTY),
-    "grow": LockWords(GROW_MUTEX, GROW_NOTE_PID, GROW_NOTE_TID, GROW_NOTE_SINCE_NS, GROW_DIRTY),
+    "table": LockWords(
+        TABLE_MUTEX,
+        TABLE_NOTE_PID,
+        TABLE_NOTE_TID,
+        TABLE_NOTE_SINCE_NS,
+        DIRTY,
+        TABLE_WAITS,
+        TABLE_WAITED_NS,
+    ),
+    "grow": LockWords(
+        GROW_MUTEX,
+        GROW_NOTE_PID,
+        GROW_NOTE_TID,
+        GROW_NOTE_SINCE_NS,
+        GROW_DIRTY,
+        GROW_WAITS,
+        GROW_WAITED_NS,
+    ),
 }
 
 

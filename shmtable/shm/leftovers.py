@@ -47,7 +47,7 @@ def clear_name(path: str, *, keep_finished: bool) -> None:
         ArenaPermissionError: it is not ours to remove.
     """
     try:
-        if _remove_unused(path, keep_finished=keep_finished):
+        if remove_unused(path, keep_finished=keep_finished):
             return
     except FileNotFoundError:
         return
@@ -59,8 +59,16 @@ def clear_name(path: str, *, keep_finished: bool) -> None:
     raise files.in_use(path)
 
 
-def _remove_unused(path: str, *, keep_finished: bool = False) -> bool:
-    """Remove a file of ours if it is a leftover; the caller holds the name lock."""
+def remove_unused(path: str, *, keep_finished: bool = False) -> bool:
+    """Remove a file of ours if nobody uses it; the caller holds the name lock.
+
+    Args:
+        path: of the file.
+        keep_finished: only if its creation was cut off.
+
+    Returns:
+        Whether it was removed.
+    """
     status = os.lstat(path)
     files.judge(status, path)
     if files.is_open(files.key_of(status)):
@@ -103,7 +111,7 @@ def sweep() -> list[str]:
             continue
         try:
             with name_lock(path, timeout_s=1.0):
-                if _remove_unused(path):
+                if remove_unused(path):
                     removed.append(path)
         except OSError:
             continue  # busy, gone by itself, or not ours to judge: not a leftover

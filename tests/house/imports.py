@@ -29,6 +29,7 @@ LEVELS = {
     "protocols": 4,
     "interface": 5,
     "held": 5,
+    "onlooker": 5,
     "pacing": 5,
     "table": 5,
     "checkpoint": 5,
@@ -46,17 +47,19 @@ LEVELS = {
     "builder": 5,
     "joint": 5,
     "presets": 5,
+    "rates": 5,
     "": 6,
     "integrations": 7,
-    "cli": 7,
+    "report": 7,
     "demo": 7,
-    "__main__": 8,
+    "cli": 8,
+    "__main__": 9,
 }
 REQUIRED = frozenset({"torch", "numpy", "filelock"})
 #: Type checkers bring it themselves, so it may stand under TYPE_CHECKING.
 TYPING_ONLY = frozenset({"typing_extensions"})
 #: Only these may import anything beyond what shmtable requires.
-OPTIONAL_USERS = frozenset({"integrations", "cli", "demo"})
+OPTIONAL_USERS = frozenset({"integrations", "report", "cli", "demo"})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from shmtable.errors import ArenaDamagedError
 from shmtable.index import Layout, refuse_impossible
 from shmtable.index import fields as f
+from shmtable.shm import header
 from tests.index.worlds import HEADER_BYTES, World, churned
 
 
@@ -50,6 +51,13 @@ BAD = [
     (f.WINDOWS_SAMPLED, "windows sampled"),
     (f.RECOVERIES, "recoveries"),
     (f.REMOVED, "removed"),
+    (f.STEPS_SAMPLED, "transitions sampled"),
+    (f.ADDS_WAITED_NS, "adds waited"),
+    (f.SAMPLES_WAITED_NS, "samples waited"),
+    (header.TABLE_WAITS, "lock waits"),
+    (header.TABLE_WAITED_NS, "lock waited"),
+    (header.GROW_WAITS, "growth lock waits"),
+    (header.GROW_WAITED_NS, "growth lock waited"),
 ]
 
 

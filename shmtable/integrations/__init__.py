@@ -1,0 +1,13 @@
+"""Tables inside other frameworks. Each module needs its package, which an extra brings:
+
+==================================  ======================================================
+``shmtable.integrations``           pip install
+==================================  ======================================================
+``tensorboard``                     whatever your SummaryWriter comes from
+``prometheus``                      'shmtable[watch]', for ``TableCollector`` only
+==================================  ======================================================
+
+Nothing here is imported with ``shmtable`` itself: import the module you want.
+"""
+
+from __future__ import annotations
