@@ -32,6 +32,7 @@ LEVELS = {
     "pacing": 5,
     "table": 5,
     "checkpoint": 5,
+    "crew": 5,
     "writer": 5,
     "loader": 5,
     "builder": 5,

@@ -1,0 +1,66 @@
+"""Without its package an integration says which extra brings it; shmtable imports none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shmtable import MissingExtraError
+from shmtable.integrations.needed import needed
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = {
+    "gymnasium": ("gymnasium", "gymnasium"),
+}
+
+WALLED = """
+import sys
+
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == sys.argv[2]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Wall())
+from shmtable import MissingExtraError
+try:
+    __import__("shmtable.integrations." + sys.argv[1])
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_a_missing_package_names_its_extra(module: str) -> None:
+    extra, package = EXTRAS[module]
+    run = subprocess.run(
+        [sys.executable, "-c", WALLED, module, package],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert f"needs {package}, not installed here" in run.stdout, run.stderr
+    assert f"pip install 'shmtable[{extra}]'" in run.stdout
+
+
+def test_every_module_that_users_import_is_tried_without_its_package() -> None:
+    inner = {"needed", "spaces", "episodes"}
+    folder = ROOT / "shmtable" / "integrations"
+    assert {path.stem for path in folder.glob("[a-z]*.py")} - inner == set(EXTRAS)
+
+
+def test_what_else_goes_wrong_in_an_import_is_not_hidden() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_thing") as caught:  # noqa: SIM117
+        with needed("gymnasium", extra="gymnasium"):
+            __import__("no_such_thing")
+    assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_importing_shmtable_imports_no_integration() -> None:
+    code = "import sys, shmtable; print([m for m in sys.modules if 'integrations' in m])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
