@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["add_tensordict", "as_tensordict", "sequence_from_tensordict"]
 
 Key = tuple[str, ...]
-WEIGHTS = "_weight"
+WEIGHTS = "priority_weight"  # the entry that losses of TorchRL look for
 
 
 def as_tensordict(
@@ -37,8 +37,8 @@ def as_tensordict(
     """A sample as a ``TensorDict`` of shape [count, sequence_length], without copying.
 
     Columns with one row per window (tags, ``first_only``, ...) stand at each of its transitions, as
-    views of the one row; so do importance weights, as "_weight". What ``update_priorities`` takes,
-    ``sample.points``, stays with the sample.
+    views of the one row; so do importance weights, as "priority_weight". What
+    ``update_priorities`` takes, ``sample.points``, stays with the sample.
 
     Args:
         table: which it was drawn from.

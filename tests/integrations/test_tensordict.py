@@ -68,8 +68,8 @@ def test_entries_may_have_other_names_and_weights_come_along(make_table) -> None
     keys = {"next_obs.place": ("next", "obs", "place"), "actions": "action"}
     made = as_tensordict(table, sample, keys)
     assert made["next", "obs", "place"].shape == (5, 3, 3)
-    assert {"action", "_weight"} <= set(made.keys())
-    assert made["_weight"].shape == (5, 3)
+    assert {"action", "priority_weight"} <= set(made.keys())
+    assert made["priority_weight"].shape == (5, 3)
 
 
 def test_what_adaptors_made_of_a_sample_stays_as_nested(make_table) -> None:
