@@ -129,7 +129,7 @@ def nested(space: Space, columns: Callable[[str], Any], name: str, prefix: str =
         space: of one value.
         columns: gives what is under a column's name, such as the ``__getitem__`` of a sample.
         name: where the space's columns begin.
-        prefix: before every column's name, such as "next_".
+        prefix: before every column's name, such as ``"next_"``.
     """
     parts = _parts(space)
     if parts is None:

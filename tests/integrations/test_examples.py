@@ -15,6 +15,7 @@ FOLDER = ROOT / "docs" / "examples"
 EXAMPLES = {
     "gymnasium_collect.py": (["gymnasium"], ["--updates", "150"], "update 100: "),
     "sb3_dqn.py": (["stable_baselines3"], ["--steps", "1200"], "after 1280 steps"),
+    "tensordict_samples.py": (["tensordict"], [], "batch_size=torch.Size([4, 5])"),
     "torchrl_dqn.py": (["torchrl"], ["--frames", "800"], "longest episode: "),
     "minari_offline.py": (
         ["minari", "h5py"],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from shmtable import FifoSampleStrategy, MinSize, Queue, SpecError
 from shmtable.integrations.gymnasium import Collector, EpisodeRecorder, columns_from_spaces
 from tests.integrations.environments import Counting, Encoding, Failing, counting
 
+ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120.0
 MODES = list(AutoresetMode)
 
@@ -161,6 +166,50 @@ def test_one_of_several_workers_killed_stops_no_other(make_table) -> None:
         added = table.stats().sequences_added
         until(lambda: table.stats().sequences_added > added + 50)
         assert "was ended by SIGKILL" in str(collector.deaths[0])
+
+
+PARENT = """
+import time
+from functools import partial
+from shmtable import uniform_replay
+from shmtable.integrations.gymnasium import Collector, columns_from_spaces
+from tests.integrations.environments import Counting, Encoding, counting
+
+if __name__ == "__main__":
+    environment = Counting()
+    columns = columns_from_spaces(environment.observation_space, environment.action_space)
+    table = uniform_replay(columns, 1000)
+    with Collector(table, partial(counting, 1), Encoding(), workers=2) as collector:
+        while table.stats().attachments < 3 or not len(table):
+            time.sleep(0.01)
+        print(*(member.process.pid for member in collector._crew.members), flush=True)
+        time.sleep(600)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": search}
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            pids = [int(pid) for pid in parent.stdout.readline().split()]
+        finally:
+            parent.kill()
+    assert len(pids) == 2
+    until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def is_running(pid: int) -> bool:
+    """Neither gone nor waiting to be buried by whoever adopted it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_workers_held_up_by_the_limiter_end_all_the_same(make_table) -> None:
