@@ -27,8 +27,7 @@ from shmtable.integrations.spaces import (
 )
 from shmtable.table import ArrayMemoryTable
 
-with needed("minari", "h5py", extra="minari"):
-    import h5py  # noqa: F401  Minari imports it when it first reads or writes
+with needed("minari", extra="minari"):
     import minari
     from minari.data_collector import EpisodeBuffer
 

@@ -315,3 +315,17 @@ def test_normalised_observations_and_rewards_are_those_of_their_own_buffer() -> 
     assert rows(own.sample(4000, environments)) == rows(ours.sample(4000, environments))
     made.replay_buffer.close()
     ours.close()
+
+
+def test_every_transition_is_equally_likely_whatever_its_sequence(make_buffer) -> None:
+    buffer = make_buffer(3000, BOX, ACTIONS["discrete"], n_envs=3, device="cpu", seed=4)
+    stream = Stream(BOX, ACTIONS["discrete"], 3)
+    for number in range(100):
+        buffer.add(*stream.step())
+        if number % 7 == 0:
+            buffer.sample(1)
+    rewards = torch.cat([buffer.sample(10_000).rewards for _ in range(6)])
+    _, counts = rewards.unique(return_counts=True)
+    assert len(counts) == 300
+    chi_squared = float(((counts - 200) ** 2 / 200).sum())
+    assert 220 < chi_squared < 380  # 299 degrees of freedom: some 3.3 deviations to either side
