@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +26,6 @@ with needed("gymnasium", extra="gymnasium"):
 BoolArray = npt.NDArray[np.bool_]
 #: Takes what becomes one sequence: column name to array, observations with one row more.
 Take = Callable[[dict[str, npt.NDArray[Any]]], None]
-
-
-def new_identity() -> int:
-    """An identity that nobody else has: 62 random bits, the same in no two processes."""
-    return secrets.randbits(62)
 
 
 @dataclass

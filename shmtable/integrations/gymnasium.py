@@ -15,7 +15,8 @@ from torch import Tensor
 
 from shmtable.crew import Crew, Death
 from shmtable.errors import RateLimitedError, SpecError
-from shmtable.integrations.episodes import EpisodeRecorder, new_identity
+from shmtable.integrations.episodes import EpisodeRecorder
+from shmtable.integrations.identities import new_identity
 from shmtable.integrations.needed import needed
 from shmtable.integrations.spaces import (
     REWARD,

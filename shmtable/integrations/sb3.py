@@ -18,7 +18,7 @@ from torch import Tensor
 
 from shmtable.columns import Column, VirtualColumn
 from shmtable.errors import ArenaInUseError, SpecError
-from shmtable.integrations.episodes import new_identity
+from shmtable.integrations.identities import new_identity
 from shmtable.integrations.needed import needed
 from shmtable.mappers import NextElementMapper
 from shmtable.protocols.arguments import at_least_one

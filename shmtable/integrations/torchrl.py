@@ -20,7 +20,7 @@ from torch import Tensor
 
 from shmtable.columns import Column, TagColumn, VirtualColumn
 from shmtable.errors import PriorityError, SequenceError, SpecError
-from shmtable.integrations.episodes import new_identity
+from shmtable.integrations.identities import new_identity
 from shmtable.integrations.tensordict import Key, as_tensordict, key_of, sequence_from_tensordict
 from shmtable.mappers import NextElementMapper
 from shmtable.protocols.arguments import at_least_one
