@@ -51,8 +51,8 @@ def main(updates: int) -> None:
             if update % 100 == 0:
                 target.load_state_dict(policy.state_dict())
                 stats = table.stats()
-                length = stats.transitions_added / max(1, stats.sequences_added)
-                print(f"update {update}: {len(table)} transitions, {length:.0f} per episode")
+                length = stats.transitions / max(1, stats.sequences)
+                print(f"update {update}: {stats.transitions} transitions, {length:.0f} per episode")
             batch = table.sample(128, 1, timeout_s=60)
             with torch.no_grad():
                 following = target.values(batch["next_obs"]).max(1).values
