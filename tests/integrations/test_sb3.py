@@ -329,3 +329,29 @@ def test_every_transition_is_equally_likely_whatever_its_sequence(make_buffer) -
     assert len(counts) == 300
     chi_squared = float(((counts - 200) ** 2 / 200).sum())
     assert 220 < chi_squared < 380  # 299 degrees of freedom: some 3.3 deviations to either side
+
+
+class Both(ShmReplayBuffer):
+    """Gives what it is given to a buffer of their own too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.own = ReplayBuffer(*args, **options)
+
+    def add(self, *args: Any) -> None:
+        super().add(*args)
+        self.own.add(*args)
+
+
+@pytest.mark.parametrize(("algorithm", "environment"), [(DQN, "CartPole-v1"), (SAC, "Pendulum-v1")])
+def test_in_training_it_holds_what_their_own_buffer_holds(algorithm, environment: str) -> None:
+    options = {**QUICK, "buffer_size": 5000, "gradient_steps": 1, "train_freq": 8}
+    environments = make_vec_env(environment, 2, seed=0)
+    made = algorithm("MlpPolicy", environments, replay_buffer_class=Both, **options)
+    made.learn(2000)  # ten time limits of Pendulum, some hundred falls of the pole
+    buffer = made.replay_buffer
+    ours, own = buffer.sample(40_000), buffer.own.sample(40_000)
+    assert rows(ours) == rows(own)
+    assert len(rows(ours)) == len(buffer.table) == 2000
+    assert bool(own.dones.any()) == (environment == "CartPole-v1")
+    buffer.close()
