@@ -18,6 +18,15 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# The frameworks are not needed to read what the modules for them say.
+autodoc_mock_imports = [
+    "gymnasium",
+    "h5py",
+    "minari",
+    "stable_baselines3",
+    "tensordict",
+    "torchrl",
+]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -12,7 +12,7 @@ policy holds the pole up. It is meant to be read and copied, in this order:
 =================  ==============================================================
 
 The rest serves those: ``environment.py`` (play an episode, evaluate a policy), ``agent.py``
-(double DQN), ``pace.py`` (how often a transition is used), ``crew.py`` (starting, hearing and
+(double DQN), ``pace.py`` (how often a transition is used), ``shmtable.crew`` (starting, hearing and
 ending processes), ``meter.py``, ``progress.py``, ``summary.py`` and ``picture.py`` (what people
 see), ``options.py`` and ``extras.py``.
 """

@@ -7,8 +7,8 @@ from enum import Enum
 import numpy as np
 
 from shmtable import ArrayMemoryTable
+from shmtable.crew import Crew, Death
 from shmtable.demo.agent import Agent, greedy
-from shmtable.demo.crew import Crew, Death
 from shmtable.demo.environment import evaluate
 from shmtable.demo.meter import Meter
 from shmtable.demo.options import Options

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from shmtable.crew import Crew
 from shmtable.demo.actor import ActorPlan, act
 from shmtable.demo.agent import Agent
-from shmtable.demo.crew import Crew
 from shmtable.demo.learner import Learner, Outcome
 from shmtable.demo.meter import Meter
 from shmtable.demo.options import LONGEST_EPISODE, Options

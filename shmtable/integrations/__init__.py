@@ -3,6 +3,11 @@
 ==================================  ======================================================
 ``shmtable.integrations``           pip install
 ==================================  ======================================================
+``gymnasium``                       'shmtable[gymnasium]'
+``sb3`` (Stable-Baselines3)         'shmtable[sb3]'
+``tensordict``                      'shmtable[tensordict]'
+``torchrl``                         'shmtable[torchrl]'
+``minari``                          'shmtable[minari]'
 ``tensorboard``                     whatever your SummaryWriter comes from
 ``prometheus``                      'shmtable[watch]', for ``TableCollector`` only
 ==================================  ======================================================

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from shmtable import ArrayMemoryTable
+from shmtable.crew import Death
 from shmtable.demo import learner as learner_module
 from shmtable.demo.actor import EpisodeReport
 from shmtable.demo.agent import Agent
-from shmtable.demo.crew import Death
 from shmtable.demo.environment import pack
 from shmtable.demo.learner import Learner, Outcome
 from shmtable.demo.meter import Meter

@@ -33,6 +33,7 @@ LEVELS = {
     "pacing": 5,
     "table": 5,
     "checkpoint": 5,
+    "crew": 5,
     "step_writer": 5,
     "writer": 5,
     "vector_writer": 5,

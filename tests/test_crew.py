@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from shmtable.demo import crew as crew_module
-from shmtable.demo.crew import Crew, Death, ctrl_c_later
-from tests.demo import members
+from shmtable import crew as crew_module
+from shmtable.crew import Crew, Death, ctrl_c_later
+from tests import members
 
 DEADLINE_S = 120.0
 

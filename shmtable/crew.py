@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.multiprocessing
 
-GRACE_S = 5.0  # for an actor to finish its episode, before it is told in harder ways
+GRACE_S = 5.0  # for a member to finish what it is at, before it is told in harder ways
 
 
 @dataclass
@@ -142,7 +142,7 @@ def end_all(processes: list[SpawnProcess], insist: Callable[[SpawnProcess], None
 def ctrl_c_later() -> Iterator[None]:
     """Holds Ctrl-C back until the block is left, and for ever in processes started inside.
 
-    A terminal sends Ctrl-C to every process of the program. The actors must not die of it, not
+    A terminal sends Ctrl-C to every process of the program. The members must not die of it, not
     even while they are still importing: a blocked signal is inherited from the first moment.
     """
     resource_tracker.ensure_running()  # unblocks the signal when it is started, so do that first

@@ -1,0 +1,40 @@
+"""Stable-Baselines3's DQN on CartPole-v1, its replay buffer in shared memory."""
+
+from __future__ import annotations
+
+import argparse
+
+from stable_baselines3 import DQN
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from shmtable.integrations.sb3 import ShmReplayBuffer
+
+
+def main(steps: int) -> None:
+    model = DQN(
+        "MlpPolicy",
+        make_vec_env("CartPole-v1", n_envs=4),
+        replay_buffer_class=ShmReplayBuffer,
+        learning_rate=2.3e-3,
+        buffer_size=100_000,
+        learning_starts=1_000,
+        batch_size=64,
+        train_freq=64,
+        gradient_steps=128,
+        target_update_interval=10,
+        exploration_fraction=0.16,
+        exploration_final_eps=0.04,
+        policy_kwargs={"net_arch": [256, 256]},
+    )
+    model.learn(steps)
+    mean, deviation = evaluate_policy(model, make_vec_env("CartPole-v1"), n_eval_episodes=10)
+    print(f"return {mean:.0f} +- {deviation:.0f} after {model.num_timesteps} steps")
+    print(model.replay_buffer.table)
+    model.replay_buffer.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=50_000)
+    main(parser.parse_args().steps)
