@@ -16,16 +16,8 @@ from torch import Tensor
 from shmtable.crew import Crew, Death
 from shmtable.errors import RateLimitedError, SpecError
 from shmtable.integrations.episodes import EpisodeRecorder
-from shmtable.integrations.identities import new_identity
 from shmtable.integrations.needed import needed
-from shmtable.integrations.spaces import (
-    REWARD,
-    TERMINATED,
-    TRUNCATED,
-    columns_from_spaces,
-    flattened,
-    nested,
-)
+from shmtable.integrations.spaces import columns_from_spaces, flattened, nested
 from shmtable.protocols.arguments import at_least_one
 from shmtable.table import ArrayMemoryTable
 
@@ -33,8 +25,6 @@ with needed("gymnasium", extra="gymnasium"):
     from gymnasium.vector import VectorEnv
 
 __all__ = ["Collector", "EpisodeRecorder", "columns_from_spaces", "flattened", "nested"]
-
-_LOOK_S = 0.5  # how often a worker that the limiter holds up looks whether to stop
 
 #: Makes the vector environment of one worker, in its process.
 MakeEnvironments = Callable[[], VectorEnv[Any, Any, Any]]
@@ -46,8 +36,8 @@ class Collector:
     """Worker processes that play vector environments and add what they see to a table.
 
     The workers live as long as the ``with`` block. A worker adds each episode as a sequence when it
-    ends, under an identity of its own; what it was in the middle of when the block is left, or
-    when it was killed, is lost. A worker that dies stops none of the others.
+    ends, under an identity that its writer makes up; what it was in the middle of when the block is
+    left, or when it was killed, is lost. A worker that dies stops none of the others.
 
     Args:
         table: with the columns of :func:`columns_from_spaces`; those among "rewards",
@@ -61,7 +51,8 @@ class Collector:
             for random actions.
         workers: processes.
         seed: worker number i resets its environments with a seed derived from this and i.
-        longest: episodes longer than this become several sequences; ``table.maxlen`` if less.
+        longest: episodes longer than this become several sequences, all but the last of which
+            count as truncated; ``table.maxlen`` if less.
 
     Raises:
         SpecError: an argument that cannot be. What the environments or the policy do not like is
@@ -85,7 +76,7 @@ class Collector:
                 "vector environment, since each worker needs its own"
             )
         root = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        plan = (table, make_environments, policy, root, min(longest, table.maxlen))
+        plan = (table, make_environments, policy, root, longest)
         self._crew = Crew("collector", workers, _collect, *plan)
         self._deaths: list[Death] = []
 
@@ -129,12 +120,7 @@ def _collect(
     seed = int(np.random.SeedSequence([root, index]).generate_state(1)[0] >> 1)
     torch.manual_seed(seed)
     environments = make_environments()
-    left_out = {REWARD, TERMINATED, TRUNCATED} - {column.name for column in table.columns}
-
-    def take(sequence: dict[str, Any]) -> None:
-        _add(table, {k: v for k, v in sequence.items() if k not in left_out}, line)
-
-    recorder = EpisodeRecorder(environments, take, longest)
+    recorder = EpisodeRecorder(environments, table, longest, lambda: not line.poll())
     environments.action_space.seed(seed)
     try:
         observations = recorder.reset(seed)
@@ -147,17 +133,9 @@ def _collect(
                 if isinstance(actions, Tensor):
                     actions = actions.cpu().numpy()
             observations = recorder.step(actions)
+    except RateLimitedError:
+        pass  # held back until nobody wanted it any more
     finally:
+        recorder.close()
         environments.close()
         table.close()
-
-
-def _add(table: ArrayMemoryTable, sequence: dict[str, Any], line: Connection[Any, None]) -> None:
-    """Adds a sequence, however long the limiter takes, unless told to stop meanwhile."""
-    identity = new_identity()
-    while True:
-        try:
-            return table.add_sequence(identity, sequence, timeout_s=_LOOK_S)
-        except RateLimitedError:
-            if line.poll():
-                return None

@@ -16,7 +16,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.vector import AutoresetMode
 
-from shmtable import FifoSampleStrategy, MinSize, Queue, SpecError
+from shmtable import FifoSampleStrategy, MinSize, Queue, RateLimitedError, SpecError
 from shmtable.integrations.gymnasium import Collector, EpisodeRecorder, columns_from_spaces
 from tests.integrations.environments import Counting, Encoding, Failing, counting
 
@@ -47,47 +47,73 @@ def wrong_with(sequence, first: int = 0) -> str:
     return ", ".join(what for what, wrong in problems.items() if wrong)
 
 
+def added(table) -> list:
+    """The table's sequences, in the order in which they came."""
+    return [table.sequence(identity) for identity in table.identities()]
+
+
+def recorded(make_table, environments, longest: int = 100):
+    """A table for these environments, and who plays them into it."""
+    columns = columns_from_spaces(
+        environments.single_observation_space, environments.single_action_space
+    )
+    table = make_table(columns=columns, maxlen=10_000, length_key="rewards")
+    return table, EpisodeRecorder(environments, table, longest)
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_an_episode_is_whole_however_environments_begin_anew(mode: AutoresetMode) -> None:
-    made: list = []
-    recorder = EpisodeRecorder(counting(3, mode), made.append, 100)
+def test_an_episode_is_whole_however_environments_begin_anew(
+    make_table, mode: AutoresetMode
+) -> None:
+    table, recorder = recorded(make_table, counting(3, mode))
     policy = Encoding()
     observations = recorder.reset(seed=1)
     for _ in range(40):
         observations = recorder.step(policy(observations))
     recorder.environments.close()
+    made = added(table)
     assert [wrong_with(sequence) for sequence in made if wrong_with(sequence)] == []
     for number in range(3):
         episodes = [int(s["obs"][0, 1]) for s in made if s["obs"][0, 0] == number]
-        assert episodes == list(range(len(episodes)))
+        assert sorted(episodes) == list(range(len(episodes)))
         assert len(episodes) >= 9  # of 2 to 4 steps, one more to reset
         assert all(s["terminated"][-1] != s["truncated"][-1] for s in made)
+    recorder.close()
+    assert len(added(table)) == len(made)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_long_episodes_are_handed_out_in_pieces(mode: AutoresetMode) -> None:
-    made: list = []
-    recorder = EpisodeRecorder(counting(2, mode), made.append, 2)
+def test_long_episodes_become_several_sequences(make_table, mode: AutoresetMode) -> None:
+    table, recorder = recorded(make_table, counting(2, mode), longest=2)
     observations = recorder.reset()
     for _ in range(30):
         observations = recorder.step(Encoding()(observations))
     recorder.environments.close()
+    made = added(table)
     firsts = [int(sequence["obs"][0, 2]) for sequence in made]
     assert set(firsts) == {0, 2}
     assert {len(sequence["actions"]) for sequence in made} == {1, 2}
+    goes_on = 0
     for sequence, first in zip(made, firsts, strict=True):
-        assert wrong_with(sequence, first) == ""
+        wrong = wrong_with(sequence, first)
+        if wrong == "truncated":  # a part that goes on elsewhere
+            assert sequence["truncated"].tolist() == [False, True]
+            assert not sequence["terminated"].any()
+            goes_on += 1
+        else:
+            assert wrong == ""
+    assert goes_on >= sum(first == 2 for first in firsts) > 0
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nested_observations_are_recorded_part_by_part(mode: AutoresetMode) -> None:
-    made: list = []
+def test_nested_observations_are_recorded_part_by_part(make_table, mode: AutoresetMode) -> None:
     environments = counting(2, mode, nested=True)
-    recorder = EpisodeRecorder(environments, made.append, 100)
+    table, recorder = recorded(make_table, environments)
     recorder.reset()
     for _ in range(12):
         recorder.step(environments.action_space.sample())
     environments.close()
+    made = added(table)
     assert len(made) >= 4
     for sequence in made:
         at = np.arange(len(sequence["rewards"]) + 1)
@@ -96,20 +122,39 @@ def test_nested_observations_are_recorded_part_by_part(mode: AutoresetMode) -> N
         assert sequence["obs.box"][:, 2].tolist() == (-at).tolist()
 
 
-def test_environments_in_processes_of_their_own_are_recorded_as_well() -> None:
-    made: list = []
+def test_environments_in_processes_of_their_own_are_recorded_as_well(make_table) -> None:
     environments = gymnasium.vector.AsyncVectorEnv(
         [Counting, partial(Counting, 1)],
         context="spawn",
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
-    recorder = EpisodeRecorder(environments, made.append, 100)
+    table, recorder = recorded(make_table, environments)
     observations = recorder.reset()
     for _ in range(8):
         observations = recorder.step(Encoding()(observations))
     environments.close()
+    made = added(table)
     assert len(made) >= 4
     assert [wrong_with(sequence) for sequence in made if wrong_with(sequence)] == []
+
+
+def test_an_episode_that_is_held_back_is_given_up_when_unwanted(make_table) -> None:
+    environments = counting(2, AutoresetMode.SAME_STEP)
+    columns = columns_from_spaces(
+        environments.single_observation_space, environments.single_action_space
+    )
+    table = make_table(columns=columns, limiter=Queue(1), sampler=FifoSampleStrategy())
+    asked: list[int] = []
+    recorder = EpisodeRecorder(
+        environments, table, is_wanted=lambda: (asked.append(1), len(asked) < 2)[1]
+    )
+    observations = recorder.reset()
+    with pytest.raises(RateLimitedError):
+        for _ in range(8):
+            observations = recorder.step(Encoding()(observations))
+    environments.close()
+    assert len(asked) == 2
+    assert [wrong_with(sequence) for sequence in added(table)] == [""]
 
 
 def counted(make_table, **options):
@@ -240,5 +285,3 @@ def test_bad_arguments_are_refused_before_any_process_starts(make_table) -> None
         Collector(table, partial(counting, 1), longest=0)
     with pytest.raises(SpecError, match="needs its own"):
         Collector(table, counting(1))
-    with pytest.raises(SpecError, match="longest is 0; give at least 1 step"):
-        EpisodeRecorder(counting(1), print, 0)

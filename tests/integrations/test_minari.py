@@ -38,15 +38,12 @@ def filled(make_table, nested: bool, steps: int = 60):
     table = make_table(
         columns=columns_from_spaces(space, actions), maxlen=10_000, length_key="rewards"
     )
-    taken: list = []
-    recorder = EpisodeRecorder(environments, taken.append, 100)
+    recorder = EpisodeRecorder(environments, table)
     observations = recorder.reset(seed=0)
     policy = partial(lambda _: environments.action_space.sample()) if nested else Encoding()
     for _ in range(steps):
         observations = recorder.step(policy(observations))
     environments.close()
-    for identity, sequence in enumerate(taken):
-        table.add_sequence(identity, sequence)
     return table, space, actions
 
 
@@ -63,8 +60,8 @@ def test_a_table_goes_into_a_dataset_and_comes_back(make_table, nested: bool) ->
     again = make_table(columns=columns_from_dataset(dataset), maxlen=10_000, length_key="rewards")
     assert [c.name for c in again.columns] == [c.name for c in table.columns]
     assert add_dataset(again, dataset) == count
-    for identity in range(count):
-        before, after = table.sequence(identity), again.sequence(identity)
+    for one, other in zip(table.identities(), again.identities(), strict=True):
+        before, after = table.sequence(one), again.sequence(other)
         for name, rows in before.items():
             torch.testing.assert_close(after[name], rows, rtol=0, atol=0)
 
