@@ -199,7 +199,10 @@ class CpuStorage:
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
         item = self._items[name]
-        rows = torch.from_numpy(item.rows[start : start + count].copy())
+        found = item.rows[start : start + count].copy()
+        if len(found) != count:
+            raise IndexError(f"rows {start} to {start + count} of {len(item.rows)}")
+        rows = torch.from_numpy(found)
         return rows if item.recast is None else rows.view(item.recast)
 
     def read_tag(self, name: str, slot: int) -> Tensor:

@@ -154,6 +154,10 @@ def test_no_window_beyond_the_region(monkeypatch: pytest.MonkeyPatch, alone_byte
     assert len(storage.gather("x", np.array([7]), 2, 1)) == 2
     with pytest.raises(IndexError):
         storage.gather("x", np.array([8]), 2, 1)
+    with pytest.raises(IndexError):
+        storage.read("x", 8, 3)
+    with pytest.raises(IndexError):
+        storage.read("x", 1 << 40, 1)
 
 
 def test_the_views_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

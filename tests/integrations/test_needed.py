@@ -69,8 +69,9 @@ def test_torchrl_needs_no_gymnasium() -> None:
 
 def test_every_module_that_users_import_is_tried_without_its_package() -> None:
     inner = {"needed", "spaces", "episodes", "identities"}
+    without_any = {"tensorboard", "prometheus"}  # until something of the package is made
     folder = ROOT / "shmtable" / "integrations"
-    assert {path.stem for path in folder.glob("[a-z]*.py")} - inner == set(EXTRAS)
+    assert {path.stem for path in folder.glob("[a-z]*.py")} - inner - without_any == set(EXTRAS)
 
 
 def test_what_else_goes_wrong_in_an_import_is_not_hidden() -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -194,6 +195,7 @@ def test_leaving_an_epoch_early_leaves_nothing(table: Any, method: str) -> None:
     assert table.check() == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_a_killed_worker_fails_the_epoch_and_not_the_table(
     table: Any, method: str, workers: int
@@ -203,9 +205,17 @@ def test_a_killed_worker_fails_the_epoch_and_not_the_table(
     victim = batches._workers[0].pid
     os.kill(victim, signal.SIGKILL)
     # torch says which worker died, or meets a batch whose memory that worker can pass on no more.
-    with pytest.raises((RuntimeError, OSError, EOFError), match=rf"worker .*{victim}|\[Errno|^$"):
+    # Then it still says so: in a signal handler, and so wherever this thread is.
+    try:
         for _ in batches:
             pass
+    except RuntimeError as error:
+        assert str(victim) in str(error)  # noqa: PT017 - one of several that may come
+    except (OSError, EOFError):
+        with suppress(RuntimeError):
+            batches._workers[0].join(30.0)
+    else:
+        pytest.fail("the epoch went on to its end")
     del batches
     gc.collect()  # the traceback held the other worker
     assert table.check() == []
