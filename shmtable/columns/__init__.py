@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from shmtable.columns.backend import Backend, Handle, backend_of
 from shmtable.columns.convert import Converter, Prepared, window_rows
+from shmtable.columns.device import DeviceStorage, device_bytes
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
@@ -12,10 +14,13 @@ from shmtable.columns.windows import MASK_NAME, Storage, Windows, gather_columns
 __all__ = [
     "DTYPES",
     "MASK_NAME",
+    "Backend",
     "Column",
     "Converter",
     "CpuStorage",
     "DType",
+    "DeviceStorage",
+    "Handle",
     "MapperLike",
     "Prepared",
     "Schema",
@@ -24,6 +29,8 @@ __all__ = [
     "VirtualColumn",
     "Windows",
     "as_dtype",
+    "backend_of",
+    "device_bytes",
     "gather_columns",
     "window_rows",
 ]

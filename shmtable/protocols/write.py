@@ -123,6 +123,7 @@ def _reserve(
         if isinstance(obstacle, Growth):
             core.grow(obstacle)
         elif obstacle is not None and not core.guard.run(core.index.sweep_locked):
+            core.refuse_lost()
             held = isinstance(obstacle, Held)
             if wait.is_over():
                 if held:
