@@ -83,6 +83,10 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def settle(self) -> None:
+        """Wait for what this thread has begun: an interrupt may have torn it out of ``working``."""
+
+    @abstractmethod
     def copy(self, target: Tensor, source: Tensor) -> None:
         """Copy between any two places, of which at least one is the device's."""
 
@@ -164,6 +168,9 @@ class CudaBackend(Backend):
         for result in results:
             # Made on one stream and used on another: not to be given out again before both.
             result.record_stream(caller)
+
+    def settle(self) -> None:
+        self._stream().synchronize()
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source, non_blocking=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shmtable.columns import Backend, Converter, CpuStorage, DeviceStorage, Handle, Schema
+from shmtable.columns import Backend, Converter, Handle, Schema
 from shmtable.errors import ArenaDamagedError, ShmTableError
 from shmtable.index import (
     Arrays,
@@ -23,7 +23,7 @@ from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
 from shmtable.protocols.callbacks import Repair, Told
-from shmtable.protocols.device import DeviceMemory, reached
+from shmtable.protocols.device import DeviceMemory, reached, storage_of
 from shmtable.protocols.header import (
     check_strategy,
     classes_of,
@@ -64,8 +64,6 @@ class Core:
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
     """
-
-    storage: CpuStorage | DeviceStorage
 
     def __init__(
         self,
@@ -124,22 +122,8 @@ class Core:
                     for state in strategy.states()
                 },
             )
-        if memory is None:
-            self.storage = CpuStorage(
-                self.schema,
-                {name: self._region(f"column/{name}") for name in self.schema.regions},
-                {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
-                self.view.steps_since,
-            )
-        else:
-            self.storage = DeviceStorage(
-                self.schema,
-                memory.backend,
-                memory.tensor,
-                layout.capacity_rows,
-                layout.capacity_slots,
-                self.view.steps_since,
-            )
+        steps_since = self.view.steps_since
+        self.storage = storage_of(self.schema, memory, layout, self._region, steps_since)
         device = None if memory is None else memory.backend.device
         self.converter = Converter(self.schema, self.options.maxlen, device)
         # What the strategies have to say beyond the obligatory: asked once, not in every call.
@@ -346,15 +330,6 @@ class Core:
     def company(self) -> str:
         """Who else has the table open, and when each was last heard of: to end a message with."""
         return self.attachments.company()
-
-    def refuse_lost(self) -> None:
-        """Raise if the columns are on a device and out of this process's reach.
-
-        Raises:
-            DeviceMemoryError: they are.
-        """
-        if self.memory is not None:
-            self.memory.refuse_lost()
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""

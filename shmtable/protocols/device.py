@@ -9,17 +9,27 @@ the columns' owner. All of these are told so by their next call.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from shmtable.columns import Backend, Handle, Schema, backend_of, device_bytes
+from shmtable.columns import (
+    Backend,
+    CpuStorage,
+    DeviceStorage,
+    Handle,
+    Schema,
+    backend_of,
+    device_bytes,
+)
 from shmtable.errors import ArenaDamagedError, ArenaError, DeviceMemoryError, SpecError
 from shmtable.index import Layout
 from shmtable.index.attachments import can_tell
 from shmtable.protocols.arguments import as_device
 from shmtable.shm import process
 from shmtable.shm.arena import Arena
+from shmtable.types import Int64Array
 
 # By the arena's number, what this process has: the same for every object of one table.
 _reached: weakref.WeakValueDictionary[int, DeviceMemory] = weakref.WeakValueDictionary()
@@ -150,6 +160,41 @@ def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
     memory.refuse_lost()
     memory.keep(arena)
     return memory
+
+
+def storage_of(
+    schema: Schema,
+    memory: DeviceMemory | None,
+    layout: Layout,
+    region: Callable[[str], Tensor],
+    steps_since: Callable[[Int64Array], Int64Array],
+) -> CpuStorage | DeviceStorage:
+    """Where a table's rows lie: on a device, or else in the arena's regions."""
+    if memory is None:
+        return CpuStorage(
+            schema,
+            {name: region(f"column/{name}") for name in schema.regions},
+            {tag.name: region(f"tag/{tag.name}") for tag in schema.tags},
+            steps_since,
+        )
+    rows, slots = layout.capacity_rows, layout.capacity_slots
+    return DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
+
+
+def refuse_lost(memory: DeviceMemory | None) -> None:
+    """Raise if the columns are on a device and out of this process's reach.
+
+    Raises:
+        DeviceMemoryError: they are.
+    """
+    if memory is not None:
+        memory.refuse_lost()
+
+
+def settle(memory: DeviceMemory | None) -> None:
+    """Wait for copies of this thread that a device may still be at, after an interrupt."""
+    if memory is not None:
+        memory.backend.settle()
 
 
 def storage_backend(device: object, directory: str | None) -> Backend | None:

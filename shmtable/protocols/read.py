@@ -31,6 +31,7 @@ from shmtable.errors import (
 from shmtable.index import fields as f
 from shmtable.protocols import consume
 from shmtable.protocols.core import Core
+from shmtable.protocols.device import refuse_lost
 from shmtable.protocols.pace import Held
 from shmtable.protocols.wait import Wait
 from shmtable.shm.header import DIRTY
@@ -120,7 +121,7 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
             f"waited {wait.timeout_s:g} s for something to sample: {fact}; {core.company()}",
             timeout_s=wait.timeout_s,
         )
-    core.refuse_lost()
+    refuse_lost(core.memory)
     _refuse_to_wait_alone(core)
     if core.arena.words[f.PACE] and wait.is_to_tell():
         reason = core.guard.run(_nothing_locked, core, count, steps)

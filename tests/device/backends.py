@@ -51,6 +51,9 @@ class FileBackend(Backend):
     def working(self, after_caller: bool = False) -> Iterator[list[Tensor]]:
         yield []
 
+    def settle(self) -> None:
+        """Nothing is ever under way."""
+
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
@@ -112,10 +115,7 @@ class LateBackend(FileBackend):
         finally:
             if self.at_the_end is not None:
                 self.at_the_end()
-            for operation in self._late:
-                operation()
-            self._late.clear()
-            self.log.append("complete")
+            self.settle()
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         self._later("copy", lambda: target.copy_(source))
@@ -132,6 +132,12 @@ class LateBackend(FileBackend):
 
     def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
         self._later("scatter", lambda: rows.index_copy_(0, index, values))
+
+    def settle(self) -> None:
+        for operation in self._late:
+            operation()
+        self._late.clear()
+        self.log.append("complete")
 
     def _later(self, what: str, operation: Callable[[], object]) -> None:
         self.log.append(what)

@@ -209,6 +209,32 @@ def test_a_watch_sees_an_end() -> None:
         assert process.Watch(other).is_gone()
 
 
+def _churn(table: ArrayMemoryTable, first: int) -> None:
+    for identity in range(first, first + 1_000_000):
+        table.add_sequence(identity, content.sequence(identity, 1 + identity % 24, width=64))
+        if identity == first:
+            link().tell("writing")
+
+
+def test_killed_writers_leave_whole_windows(make_table: MakeTable) -> None:
+    table = make_table(columns=content.columns(64), maxlen=300)
+    with Crew("fork") as crew:
+        crew.start(_churn, table, 0)
+        for number in range(1, 9):
+            victim = crew.start(_churn, table, number << 24)
+            assert [victim.hear(), victim.hear()] == ["ready", "writing"]
+            for steps in range(1, 20):
+                found = table.sample(32, 1 + steps % 8, timeout_s=60)
+                assert content.wrong_with(found, 1 + steps % 8) == []
+            victim.kill()
+            victim.join()
+        crew.members[0].kill()
+        crew.members[0].join()
+    assert table.check() == []
+    for identity in table.identities().tolist():
+        assert content.wrong_with_sequence(table.sequence(identity), identity) == []
+
+
 def _hear() -> None:
     link().hear()
 

@@ -125,6 +125,24 @@ def test_files_hold_what_the_device_does(
     assert torn_windows(table.sample(16, 4), 4) == []
 
 
+def test_rows_are_given_back_when_nothing_is_copied_to_them_any_more(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, late: LateBackend
+) -> None:
+    table = make_table()
+    with monkeypatch.context() as patched:
+
+        def torn(*_: Any) -> None:
+            # As Ctrl-C between two steps of the interpreter: no end of the work is reached.
+            late.copy(torch.zeros(1), torch.ones(1))
+            raise KeyboardInterrupt
+
+        patched.setattr(write, "copy", torn)
+        with pytest.raises(KeyboardInterrupt):
+            table.add_sequence(1, small_sequence(1, 5))
+    assert late.log == ["copy", "complete"]
+    assert len(table.identities()) == 0
+
+
 def test_an_error_in_a_batch_leaves_nothing_under_way(
     make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, late: LateBackend
 ) -> None:
