@@ -17,6 +17,7 @@ from shmtable import (
     CapacityError,
     Column,
     DeviceMemoryError,
+    PrioritizedSampleStrategy,
     SharedMemoryError,
     SpecError,
 )
@@ -325,7 +326,12 @@ def test_it_does_not_grow(make_table: MakeTable) -> None:
 def test_a_sample_is_where_the_columns_are(make_table: MakeTable) -> None:
     table = make_table()
     assert table.device == backend(table).device
-    assert make_table(device="meta").device == torch.device("meta")
+    elsewhere = make_table(device="meta", sampler=PrioritizedSampleStrategy())
+    elsewhere.add_sequence(1, small_sequence(1, 5))
+    found = elsewhere.sample(4, 2)
+    tensors = [*found.values(), found.weights]
+    assert {tensor.device for tensor in tensors} == {elsewhere.device} == {torch.device("meta")}
+    assert elsewhere.sequence(1)["obs"].device == backend(elsewhere).device
 
 
 def test_what_cannot_hold_columns_is_refused(make_table: MakeTable) -> None:
