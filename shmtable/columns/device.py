@@ -131,7 +131,9 @@ class DeviceStorage:
         """
         given = dict(zip(self._stored, prepared.rows, strict=True))
         given.update((name, tag[None]) for name, tag in zip(self._tags, prepared.tags, strict=True))
-        with self._backend.working(after_caller=True):
+        # Only tensors may still be in the making; nothing else has to wait for the caller's work.
+        unfinished = any(isinstance(rows, Tensor) for rows in prepared.rows)
+        with self._backend.working(after_caller=unfinished):
             staged: list[tuple[Tensor, list[str], int, int]] = []
             size = 0
             for region in self._regions:

@@ -7,6 +7,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,9 +21,11 @@ from shmtable import (
     PrioritizedSampleStrategy,
     SharedMemoryError,
     SpecError,
+    UniformEjectionStrategy,
 )
 from shmtable import table as table_module
 from shmtable.errors import ArenaError
+from shmtable.index import fields as f
 from shmtable.protocols import sample
 from shmtable.protocols.device import storage_backend
 from shmtable.shm import process
@@ -305,6 +308,30 @@ def test_as_many_transitions_fit_as_maxlen_says(make_table: MakeTable) -> None:
         for identity in range(2000, 2000 + 1000 // length):  # and go on fitting
             table.add_sequence(identity, small_sequence(identity, length))
         assert table.size() == 1000 // length * length
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_gaps_are_made_where_no_more_memory_is_to_be_had(
+    make_table: MakeTable, replace: bool
+) -> None:
+    table = make_table(
+        maxlen=100,
+        max_sequences=6,
+        ejector=UniformEjectionStrategy(),
+        on_duplicate="replace" if replace else "error",
+        seed=3,
+    )
+    random = Random(4)
+    for number in range(600):
+        identity = random.randrange(8) if replace else number
+        length = random.randint(1, 70)
+        table.add_sequence(identity, small_sequence(identity, length), timeout_s=5)
+        assert torn_windows(table.sample(8, 1), 1) == []
+    core = table._core
+    assert core.arena.words[f.RESERVED_ROWS] <= core.layout.capacity_rows
+    assert table.check() == []
+    for identity in table.identities().tolist():
+        assert table.sequence(identity)["obs"][:, 0].eq(identity).all()
 
 
 def test_a_long_sequence_can_be_replaced(make_table: MakeTable) -> None:

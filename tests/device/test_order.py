@@ -51,7 +51,7 @@ def test_rows_are_there_before_the_sequence_is(
     given = small_sequence(1, 5)
     table.add_sequence(1, given)
     # A sequence of the CPU's: one copy for all columns, which lie side by side.
-    assert late.log == ["after caller", "copy", "complete", "_commit_locked"]
+    assert late.log == ["begin", "copy", "complete", "_commit_locked"]
     late.log.clear()
     tensors = {name: torch.as_tensor(rows) for name, rows in small_sequence(2, 5).items()}
     table.add_sequence(2, tensors)
