@@ -73,7 +73,7 @@ test-gpu: ## the tests that need a CUDA device, with $(PYTHON) as it is
 	@$(HAS) torch numpy filelock pytest
 	$(PYTHON) -m pytest tests/gpu $(ARGS)
 
-bench-gpu: ## measure delivery to a CUDA device, with $(PYTHON) as it is
+bench-gpu: ## measure samples delivered to, and stored on, a CUDA device, with $(PYTHON) as it is
 	@$(HAS) torch numpy filelock
 	$(PYTHON) -m tests.bench --device cuda $(ARGS)
 

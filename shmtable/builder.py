@@ -42,7 +42,7 @@ class DictMemoryTable(ArrayMemoryTable):
         length_key: the column whose rows say how many transitions a sequence has.
         sampler: ``UniformSampleStrategy()`` if None.
         ejector: ``FifoEjectionStrategy()`` if None.
-        device: where samples are delivered.
+        device: where samples are delivered; None for where the columns are.
         adaptors: called on every sample after those of this table.
         **options: of :class:`ArrayMemoryTable`: ``name``, ``pad``, ``layout``, ...
 
@@ -60,7 +60,7 @@ class DictMemoryTable(ArrayMemoryTable):
         length_key: str = "actions",
         sampler: SampleStrategy | None = None,
         ejector: EjectionStrategy | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         adaptors: Sequence[Adaptor] = (),
         **options: Any,
     ) -> None:

@@ -15,6 +15,7 @@ attributes, and survives pickling, because it crosses processes::
     |-- PriorityError(ValueError)             a priority that cannot be, or that nobody keeps
     |-- CapacityError(ValueError)             a limit that cannot be had
     |-- SharedMemoryError(OSError)            the system has no memory or disk space left for it
+    |-- DeviceMemoryError(RuntimeError)       columns on a device that are out of reach
     |-- ArenaError(OSError)                   a table that cannot be created or attached
     |   |-- ArenaNotFoundError(FileNotFoundError)
     |   |-- ArenaInUseError(FileExistsError)
@@ -103,6 +104,10 @@ class CapacityError(ShmTableError, ValueError):
 
 class SharedMemoryError(ShmTableError, OSError):
     """The system has no memory, or the disk no space, for the rows asked for."""
+
+
+class DeviceMemoryError(ShmTableError, RuntimeError):
+    """The columns are in a device's memory that this process cannot reach, or not any more."""
 
 
 class ArenaError(ShmTableError, OSError):

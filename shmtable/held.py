@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from shmtable.adaptors import Adaptor
+from shmtable.columns import Handle
 from shmtable.errors import ClosedError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.protocols import Core, disk, lookup, restore, store
@@ -58,6 +59,7 @@ class HeldTable:
             ArenaVersionError: made by an incompatible version.
             ArenaDamagedError: the file is no sound table.
             ArenaUncleanError: in use when the machine stopped; see ``recover``.
+            ArenaError: its columns are in a device's memory, where a name does not lead.
         """
         table = cls.__new__(cls)
         table._deliver(adaptors, device or "cpu")
@@ -74,6 +76,8 @@ class HeldTable:
         core = self._open
         if core is None:
             raise ClosedError("the table is closed; make or attach it again to use it")
+        if core.memory is not None:
+            core.memory.refuse_lost()
         return core
 
     # -- files -----------------------------------------------------------------------------
@@ -182,7 +186,9 @@ class HeldTable:
         # mapper must be importable where the table arrives.
         core = self._core
         address = core.arena.address()
-        return _reopen, (type(self), address, core.classes(), self.adaptors, str(self.device))
+        handle = None if core.memory is None else core.memory.export()
+        device = str(self.device)
+        return _reopen, (type(self), address, core.classes(), self.adaptors, device, handle)
 
 
 def _reopen(
@@ -191,10 +197,11 @@ def _reopen(
     classes: dict[str, type[Any]],
     adaptors: list[Adaptor],
     device: str,
+    handle: Handle | None = None,
 ) -> HeldTable:
     table = cls.__new__(cls)
     table._deliver(adaptors, device)
-    table._open = Core.open(Arena.open(address), classes)
+    table._open = Core.open(Arena.open(address), classes, handle)
     return table
 
 

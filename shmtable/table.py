@@ -17,6 +17,7 @@ from shmtable.limiters import Limiter
 from shmtable.pacing import Steered
 from shmtable.protocols import Core, add, lookup, sample
 from shmtable.protocols.arguments import as_int64, at_least_one, pairs
+from shmtable.protocols.device import storage_backend
 from shmtable.protocols.hold import checked
 from shmtable.protocols.options import build
 from shmtable.strategies import EjectionStrategy, SampleStrategy
@@ -43,7 +44,10 @@ class ArrayMemoryTable(Steered):
         length_key: the column whose rows say how many transitions a sequence has.
         adaptors: called on every sample, in order, as
             ``adaptor(result, count, sequence_length) -> result``.
-        device: where samples are delivered.
+        device: where samples are delivered; None for where the columns are.
+        storage_device: where the columns are: "cpu" for shared memory, "cuda" or "cuda:0" for a
+            device's, which is taken whole at creation. Such a table is passed to processes that
+            its maker starts by spawn or forkserver, who are done before its maker ends.
         columns: instead of positional columns.
         name: makes the table attachable by name, until it is closed by its creator.
         directory: an existing folder: the table is a file there, which stays. Needs ``name``.
@@ -65,7 +69,8 @@ class ArrayMemoryTable(Steered):
     Raises:
         SpecError: an option or column that cannot be.
         ArenaInUseError: the name is taken by a living process.
-        SharedMemoryError: no memory.
+        SharedMemoryError: no memory, or not on the device.
+        DeviceMemoryError: ``storage_device`` in a process that was forked after CUDA was started.
     """
 
     def __init__(
@@ -76,7 +81,8 @@ class ArrayMemoryTable(Steered):
         ejector: EjectionStrategy,
         length_key: str = "actions",
         adaptors: Adaptor | Sequence[Adaptor] | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
+        storage_device: torch.device | str = "cpu",
         columns: Sequence[Column] | None = None,
         name: str | None = None,
         directory: str | None = None,
@@ -92,6 +98,7 @@ class ArrayMemoryTable(Steered):
     ) -> None:
         if columns is not None and columns_:
             raise SpecError("columns are given twice; pass them one by one or as columns=[...]")
+        backend = storage_backend(storage_device, directory)
         schema, options = build(
             columns_ if columns is None else columns,
             length_key=length_key,
@@ -102,8 +109,11 @@ class ArrayMemoryTable(Steered):
             pad=pad,
             max_times_sampled=max_times_sampled,
             seed=seed,
+            storage_device=None if backend is None else str(backend.device),
         )
         limiter = checked(limiter, sampler, options)
+        if device is None:
+            device = "cpu" if backend is None else backend.device
         self._deliver(adaptors, device)
         self._open = Core.create(
             schema,
@@ -115,6 +125,7 @@ class ArrayMemoryTable(Steered):
             lock=lock,
             preallocate=preallocate,
             limiter=limiter,
+            backend=backend,
         )
 
     # -- adding and sampling ---------------------------------------------------------------
@@ -192,12 +203,10 @@ class ArrayMemoryTable(Steered):
         """
         count = at_least_one("count", count)
         sequence_length = at_least_one("sequence_length", sequence_length)
-        result = sample(self._core, count, sequence_length, timeout_s)
-        if self.device.type != "cpu":
-            for name, column in result.items():
-                result[name] = column.to(self.device, non_blocking=True)
-            if result.weights is not None:
-                result.weights = result.weights.to(self.device, non_blocking=True)
+        core = self._core
+        result = sample(core, count, sequence_length, timeout_s)
+        if core.memory is not None or self.device.type != "cpu":
+            _move(result, self.device)
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)
         return result
@@ -329,6 +338,16 @@ class ArrayMemoryTable(Steered):
             new_size: transitions; at least the present ``maxlen``.
 
         Raises:
-            CapacityError: smaller, or beyond the address space taken at creation.
+            CapacityError: smaller, or beyond the address space taken at creation; of a table on
+                a device, any other than the present one.
         """
         lookup.resize(self._core, at_least_one("new_size", new_size))
+
+
+def _move(result: SampleResult, device: torch.device) -> None:
+    # Back to the CPU only once it has arrived: nobody would wait for it there.
+    later = device.type != "cpu"
+    for name, column in result.items():
+        result[name] = column.to(device, non_blocking=later)
+    if result.weights is not None:
+        result.weights = result.weights.to(device, non_blocking=later)

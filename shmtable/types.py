@@ -190,7 +190,7 @@ class Stats:
         recoveries: times the derived state was rebuilt.
         attachments: processes attached since creation, the creator included.
         bytes_payload: bytes of the live transitions' stored columns.
-        bytes_reserved: bytes of memory taken from the system.
+        bytes_reserved: bytes of memory taken from the system, a device's included.
         bytes_address: bytes of address space mapped; costs nothing until touched.
         processes: those that have the table open, or died with it open, by when they opened it.
             Looked up right after the counts.

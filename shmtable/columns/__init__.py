@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from shmtable.columns.backend import Backend, Handle, backend_of
 from shmtable.columns.convert import Converter, Prepared, as_step, as_tag, window_rows
+from shmtable.columns.device import DeviceStorage, device_bytes
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn
@@ -13,10 +15,13 @@ from shmtable.columns.windows import MASK_NAME, Storage, Windows, gather_columns
 __all__ = [
     "DTYPES",
     "MASK_NAME",
+    "Backend",
     "Column",
     "Converter",
     "CpuStorage",
     "DType",
+    "DeviceStorage",
+    "Handle",
     "MapperLike",
     "Prepared",
     "Schema",
@@ -28,6 +33,8 @@ __all__ = [
     "as_dtype",
     "as_step",
     "as_tag",
+    "backend_of",
+    "device_bytes",
     "gather_columns",
     "window_rows",
 ]

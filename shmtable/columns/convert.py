@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from shmtable.columns.cast import cast, to_array
 from shmtable.columns.schema import Schema
@@ -24,7 +26,8 @@ class Prepared:
         length: transitions.
         span: rows it takes: the most that any stored column brought.
         rows: for each stored column, in the schema's order, [n, *shape] in its storage dtype;
-            may be the caller's own arrays.
+            may be the caller's own arrays. Tensors in the column's own dtype where they are on
+            the storage's device already.
         tags: for each tag column, [*shape] in its storage dtype.
         extra: bit i is set when stored column i, which nothing looks ahead in, brought one row
             more than the length.
@@ -33,7 +36,7 @@ class Prepared:
     __slots__ = ("extra", "length", "rows", "span", "tags")
 
     def __init__(
-        self, length: int, span: int, rows: Sequence[Array], tags: Sequence[Array], extra: int
+        self, length: int, span: int, rows: Sequence[Any], tags: Sequence[Array], extra: int
     ) -> None:
         self.length = length
         self.span = span
@@ -48,10 +51,13 @@ class Converter:
     Args:
         schema: the table's columns.
         maxlen: most transitions a sequence may have; may be raised later.
+        device: where the rows will lie: tensors there stay as they are. None: they are wanted
+            as arrays.
     """
 
-    def __init__(self, schema: Schema, maxlen: int) -> None:
+    def __init__(self, schema: Schema, maxlen: int, device: torch.device | None = None) -> None:
         self.maxlen = maxlen
+        self._device = device
         self._schema = schema
         names = [column.name for column in schema.stored]
         self._key_index = names.index(schema.length_key)
@@ -88,7 +94,7 @@ class Converter:
                     and value.ndim == ndim
                     and value.shape[1:] == shape
                 ):
-                    value = as_rows(column, value)
+                    value = self._converted(column, value)
                 rows.append(value)
             tags = [as_tag(column, sequence[column.name]) for *_, column in self._tags]
         except (KeyError, TypeError, IndexError):
@@ -99,7 +105,7 @@ class Converter:
         limit = self.maxlen if maxlen is None else maxlen
         return self._measured(rows, tags, limit)
 
-    def _measured(self, rows: list[Array], tags: list[Array], limit: int) -> Prepared:
+    def _measured(self, rows: list[Any], tags: list[Array], limit: int) -> Prepared:
         """Check that the columns' rows make up one sequence."""
         length = len(rows[self._key_index]) - self._key_ahead
         if not 0 < length <= limit:
@@ -114,6 +120,18 @@ class Converter:
             if count > span:
                 span = count
         return Prepared(length, span, rows, tags, extra)
+
+    def _converted(self, column: Column, value: Any) -> Any:
+        if (
+            self._device is not None
+            and isinstance(value, Tensor)
+            and value.device == self._device
+            and value.dtype == column.dtype.torch
+            and value.ndim == len(column.shape) + 1
+            and value.shape[1:] == column.shape
+        ):
+            return value.detach().resolve_conj().resolve_neg()
+        return as_rows(column, value)
 
     def _check_names(self, sequence: Any) -> None:
         """Refuse a sequence that lacks a column, or has one the table does not store."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from shmtable.types import Int64Array
@@ -21,3 +23,11 @@ def merged(starts: Int64Array, counts: Int64Array) -> tuple[Int64Array, Int64Arr
         return starts, counts
     firsts = np.append(0, np.flatnonzero(starts[1:] != starts[:-1] + counts[:-1]) + 1)
     return starts[firsts], np.add.reduceat(counts, firsts)
+
+
+def each_run(starts: Int64Array, counts: Int64Array) -> Iterator[tuple[slice, slice]]:
+    """For each run of rows: its place among all of them, and where it lies."""
+    done = 0
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        yield slice(done, done + count), slice(start, start + count)
+        done += count

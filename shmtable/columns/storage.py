@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shmtable.columns.convert import Prepared
 from shmtable.columns.groups import Place
-from shmtable.columns.runs import merged
+from shmtable.columns.runs import each_run, merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column
 from shmtable.columns.windows import Blocks
@@ -231,7 +231,7 @@ class CpuStorage:
         if item.place.apart:
             return self._memory_of(item, starts, counts)
         rows = np.empty((int(counts.sum()), *item.shape), item.dtype)
-        for place, run in _runs(starts, counts):
+        for place, run in each_run(starts, counts):
             rows[place] = item.rows[run]
         return [rows.reshape(-1).view(np.uint8).data]
 
@@ -253,7 +253,7 @@ class CpuStorage:
         if rows.nbytes < _SHORT_BYTES * len(starts):
             item.rows[rows_of(starts, counts)] = rows
         else:
-            for place, run in _runs(starts, counts):
+            for place, run in each_run(starts, counts):
                 item.rows[run] = rows[place]
 
     def _memory_of(self, item: _Item, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
@@ -329,11 +329,3 @@ class CpuStorage:
             recast=None if column.dtype.exact_numpy else column.dtype.torch,
             rows=np.ndarray((count, *column.shape), dtype, memory.numpy(), place.offset, strides),
         )
-
-
-def _runs(starts: Int64Array, counts: Int64Array) -> Iterator[tuple[slice, slice]]:
-    """For each run of rows: its place among all of them, and where it lies."""
-    done = 0
-    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
-        yield slice(done, done + count), slice(start, start + count)
-        done += count

@@ -42,6 +42,10 @@ class Storage(Protocol):
 class Windows:
     """B windows of L consecutive transitions each, one sequence per window.
 
+    What is gathered is on the device that holds the columns. What follows from places and lengths
+    (:meth:`positions`, :meth:`ends` and so on) is on the CPU, and so is what :meth:`gather_at`
+    takes; a mapper may return either.
+
     Args:
         storage: where the rows lie.
         slots: int64 [B], index entry of each window's sequence.
@@ -276,4 +280,5 @@ def _zero_rows(column: Column, value: Tensor, rows: Tensor) -> None:
     """Zero the rows where ``rows`` (bool [N]) is True, in place."""
     # As bits: few operations exist for float8 or uint16, and zero bits mean zero in every dtype.
     bits = value.view(column.dtype.carrier)
-    bits.masked_fill_(rows.view(-1, *(1 for _ in column.shape)), 0)
+    here = rows.to(value.device)  # which may be the storage's
+    bits.masked_fill_(here.view(-1, *(1 for _ in column.shape)), 0)

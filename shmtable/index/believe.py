@@ -55,6 +55,8 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
                 path=where,
             )
     rows = row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], extra_rows)
+    if not layout.can_grow:
+        rows = words[f.MAXLEN] + extra_rows  # that of a single sequence, at the least
     if rows > layout.capacity_rows or words[f.BUCKETS] & (words[f.BUCKETS] - 1):
         raise ArenaDamagedError(
             f"{where} contradicts itself: its limits need {rows} rows of "

@@ -72,12 +72,16 @@ _INDEX = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Every region, and the capacities that they were laid out for."""
+    """Every region, and the capacities that they were laid out for.
+
+    ``can_grow``: there is room for larger limits, where ``factor`` is above 1.
+    """
 
     regions: dict[str, Region]
     capacity_rows: int
     capacity_slots: int
     total_bytes: int
+    can_grow: bool
 
     @classmethod
     def plan(
@@ -89,6 +93,7 @@ class Layout:
         max_sequences: int,
         extra_rows: int,
         arrays: Sequence[Extra],
+        rows: int | None = None,
     ) -> Layout:
         """Lay out a table that may grow to ``factor`` times its limits.
 
@@ -99,8 +104,11 @@ class Layout:
             max_sequences: most sequences, at creation.
             extra_rows: rows that a sequence may have beyond its transitions.
             arrays: what columns and strategies need beside the index.
+            rows: so many and never more, for columns that take all their memory at creation.
         """
-        rows = row_limit(factor * maxlen, factor * max_sequences, extra_rows)
+        can_grow = rows is None
+        if rows is None:
+            rows = row_limit(factor * maxlen, factor * max_sequences, extra_rows)
         slots = factor * max_sequences + SPARE_SLOTS + 1
         capacities = {"once": 1, "slot": slots, "bucket": bucket_count(slots), "row": rows}
         regions: dict[str, Region] = {}
@@ -112,7 +120,7 @@ class Layout:
             regions[a.name] = Region(a.name, a.per, a.item_bytes, items, offset, a.every)
             # Pages are reserved region by region, so no two regions may share one.
             offset = _round_up(offset + regions[a.name].bytes, PAGE)
-        return cls(regions, rows, slots, offset)
+        return cls(regions, rows, slots, offset, can_grow)
 
     def spans(self, per: str, first: int, last: int) -> list[tuple[int, int]]:
         """(offset, bytes) of items ``first`` up to ``last`` of every region that grows ``per``."""
@@ -140,6 +148,17 @@ def row_limit(maxlen: int, max_sequences: int, extra_rows: int) -> int:
     one side or the other of a sequence that stays until its replacement is written.
     """
     return 3 * maxlen + extra_rows * (max_sequences + 2)
+
+
+def fixed_rows(maxlen: int, max_sequences: int, extra_rows: int, replaces: bool) -> int:
+    """Rows for a table whose memory is all taken at creation, and so counts from the start.
+
+    A quarter more than ``maxlen`` is what the gaps between sequences usually take; where it is too
+    little, a few are ejected earlier. A table that keeps a sequence until its replacement is
+    written needs room on one side or the other of it, as in ``row_limit``.
+    """
+    rows = 3 * maxlen if replaces else maxlen + maxlen // 4
+    return rows + extra_rows * (max_sequences + 2)
 
 
 def bucket_count(slots: int) -> int:

@@ -71,7 +71,7 @@ class Index:
         self._sweeps = Sweeps()
         self._own_sweeps = Sweeps()
         self.attachment = -1  # of this process, to tell its reservations by
-        self.plan = Planner(arrays, self.extents, extra_rows)
+        self.plan = Planner(arrays, self.extents, extra_rows, len(arrays.row_slot))
         self.ring = ring
         self._track = track
         self._forget = forget

@@ -59,12 +59,16 @@ class Planner:
         arrays: this process's views of the index.
         extents: where rows are free.
         extra_rows: rows a sequence may have beyond its transitions.
+        capacity_rows: rows there are.
     """
 
-    def __init__(self, arrays: Arrays, extents: Extents, extra_rows: int) -> None:
+    def __init__(
+        self, arrays: Arrays, extents: Extents, extra_rows: int, capacity_rows: int
+    ) -> None:
         self._arrays = arrays
         self._extents = extents
         self._extra_rows = extra_rows
+        self._capacity_rows = capacity_rows
 
     def leaving_locked(self, request: Request, old: int, victims: Victims) -> Leaving | Blocked:
         """Choose who must go for the request to fit. ``old`` is kept: it is to be replaced."""
@@ -175,7 +179,8 @@ class Planner:
     def row_limit(self) -> int:
         """Rows that may be used at all."""
         words = self._arrays.words
-        return row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)
+        limit = row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)
+        return min(limit, self._capacity_rows)
 
 
 def duplicate(identity: int, live: bool) -> DuplicateIdentityError:

@@ -138,7 +138,16 @@ def zero_rows(values: Tensor, rows: BoolArray) -> None:
     """Zero, in place, the values [*rows.shape, ...] where ``rows`` is True."""
     if rows.any():
         # As bytes: not every dtype can be assigned to. Zero bits are zero in all that have one.
-        values.view(torch.uint8).numpy().reshape(rows.size, -1)[rows.reshape(-1)] = 0
+        flat = rows.reshape(-1)
+        if values.device.type == "cpu":
+            values.view(torch.uint8).numpy().reshape(rows.size, -1)[flat] = 0
+        else:
+            _zero_on_device(values, flat)
+
+
+def _zero_on_device(values: Tensor, rows: BoolArray) -> None:
+    places = torch.from_numpy(rows.nonzero()[0]).to(values.device)
+    values.view(torch.uint8).view(len(rows), -1).index_fill_(0, places, 0)
 
 
 def whole_number(what: str, value: Any, least: int) -> int:

@@ -70,7 +70,7 @@ class NStepReturn(Mapper):
             # Up to the first marked step, that one included.
             counted &= np.cumsum(flags, 1) - flags == 0
         rewards = windows.gather_at(column.target_name, torch.from_numpy(at))
-        rows = rewards.to(torch.float64).numpy().reshape(*at.shape, -1)
+        rows = rewards.to("cpu", torch.float64).numpy().reshape(*at.shape, -1)
         if not counted.all():
             rows[~counted] = 0.0
         sums = np.einsum("i,nij->nj", self.gamma ** np.arange(self.n), rows)
@@ -163,7 +163,7 @@ def _flags(windows: Windows, name: str, at: Int64Array) -> BoolArray:
 
 def _not_zero(values: Tensor) -> BoolArray:
     """bool [number of elements]; of any real dtype, as not all can be compared as they are."""
-    found: BoolArray = values.reshape(-1).to(torch.float64).numpy() != 0
+    found: BoolArray = values.reshape(-1).to("cpu", torch.float64).numpy() != 0
     return found
 
 

@@ -61,8 +61,8 @@ def as_adaptors(value: Any) -> list[Adaptor]:
     return adaptors
 
 
-def as_device(value: Any) -> torch.device:
-    """Where samples are delivered.
+def as_device(value: Any, what: str = "device") -> torch.device:
+    """Where samples are delivered, or columns kept.
 
     Raises:
         SpecError: torch knows no such device.
@@ -72,7 +72,7 @@ def as_device(value: Any) -> torch.device:
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise SpecError(
-            f"device is {value!r}, which torch refuses ({reason}); give 'cpu', 'cuda' or 'cuda:0'"
+            f"{what} is {value!r}, which torch refuses ({reason}); give 'cpu', 'cuda' or 'cuda:0'"
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from shmtable.columns import Converter, CpuStorage, Schema
+from shmtable.columns import Backend, Converter, Handle, Schema
 from shmtable.errors import ArenaDamagedError, ShmTableError
 from shmtable.index import (
     Arrays,
@@ -23,6 +23,7 @@ from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
 from shmtable.protocols.callbacks import Repair, Told
+from shmtable.protocols.device import DeviceMemory, reached, storage_of
 from shmtable.protocols.header import (
     check_strategy,
     classes_of,
@@ -60,14 +61,21 @@ class Core:
     Attributes:
         arena, index, view, storage, schema, converter, sampler, ejector, options, pace, waited:
             its parts.
+        memory: of the columns on a device; None where they are in the arena.
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
         generated: identities made up by this process.
     """
 
-    def __init__(self, arena: Arena, classes: Mapping[str, type[Any]]) -> None:
+    def __init__(
+        self,
+        arena: Arena,
+        classes: Mapping[str, type[Any]],
+        memory: DeviceMemory | None = None,
+    ) -> None:
         self.arena = arena
+        self.memory = memory
         spec = arena.json
         try:
             self.options = Options(**spec["options"])
@@ -89,6 +97,8 @@ class Core:
                 f"{_where(arena)}: {arena.total_bytes} bytes are mapped, its description needs "
                 f"{layout.total_bytes}; create the table again"
             )
+        if memory is not None:
+            memory.check_size(self.schema, layout, _where(arena))
         self.layout = layout
         self.arrays = Arrays(arena.memory, arena.words, layout)
         # Around a fork the last one made is locked first: the order in which they are taken.
@@ -115,13 +125,10 @@ class Core:
                     for state in strategy.states()
                 },
             )
-        self.storage = CpuStorage(
-            self.schema,
-            {name: self._region(f"column/{name}") for name in self.schema.regions},
-            {c.name: self._region(f"tag/{c.name}") for c in self.schema.tags},
-            self.view.steps_since,
-        )
-        self.converter = Converter(self.schema, self.options.maxlen)
+        steps_since = self.view.steps_since
+        self.storage = storage_of(self.schema, memory, layout, self._region, steps_since)
+        device = None if memory is None else memory.backend.device
+        self.converter = Converter(self.schema, self.options.maxlen, device)
         # What the strategies have to say beyond the obligatory: asked once, not in every call.
         both = (self.sampler, self.ejector)
         self.receivers = [s for s in both if _overrides(s, Strategy, "receive")]
@@ -148,8 +155,12 @@ class Core:
         lock: str | None,
         preallocate: bool,
         limiter: Limiter | None = None,
+        backend: Backend | None = None,
     ) -> Core:
-        """Make a new table; the arguments are those of ``ArrayMemoryTable``."""
+        """Make a new table; the arguments are those of ``ArrayMemoryTable``.
+
+        ``backend``: of the device that ``options`` name, if they name one.
+        """
         check_strategy("sampler", sampler, SampleStrategy)
         check_strategy("ejector", ejector, EjectionStrategy)
         if lock is None:
@@ -167,7 +178,12 @@ class Core:
         made: list[Core] = []
 
         def prepare(arena: Arena) -> None:
-            core = cls(arena, classes_of(schema, sampler, ejector))
+            memory = None
+            if backend is not None:
+                layout = plan_layout(spec, schema, options, arena.factor)
+                memory = DeviceMemory.make(backend, schema, layout)
+                memory.keep(arena)
+            core = cls(arena, classes_of(schema, sampler, ejector), memory)
             core._format(preallocate)
             core.guard.run(core._join_locked)
             if limiter is not None or options.max_times_sampled is not None:
@@ -178,18 +194,22 @@ class Core:
         return made[0]
 
     @classmethod
-    def open(cls, arena: Arena, classes: Mapping[str, type[Any]]) -> Core:
+    def open(
+        cls, arena: Arena, classes: Mapping[str, type[Any]], handle: Handle | None = None
+    ) -> Core:
         """Join a table that exists; ``arena`` is closed when that fails.
 
         Args:
             arena: attached.
             classes: of the mappers and strategies its header names and this program may not know.
+            handle: of the columns' memory on a device, where the table's pickle brought one.
 
         Raises:
             SpecError, ArenaDamagedError: the header describes no table that can be had here.
+            ArenaError, DeviceMemoryError: no way leads to its columns on a device.
         """
         try:
-            core = cls(arena, classes)
+            core = cls(arena, classes, reached(arena, handle))
             refuse_impossible(arena.words, core.layout, extra_rows(core.schema), _where(arena))
             core.guard.run(core._join_locked)
         except BaseException:
@@ -265,6 +285,7 @@ class Core:
         words = self.arena.words
         limits = words[f.MAXLEN], words[f.MAX_SEQUENCES]
         most_rows = row_limit(*limits, extra_rows(self.schema))
+        most_rows = min(most_rows, self.layout.capacity_rows)
         most_slots = limits[1] + SPARE_SLOTS + 1
         if growth.slots > most_slots:  # a file is being loaded beside a full table
             most_slots = self.layout.capacity_slots

@@ -11,6 +11,7 @@ import numpy as np
 from shmtable.columns import Schema
 from shmtable.errors import ArenaDamagedError, SpecError
 from shmtable.index import Extra, Layout
+from shmtable.index.layout import fixed_rows
 from shmtable.protocols.options import Options
 from shmtable.shm.header import header_bytes
 from shmtable.strategies import STRATEGIES, StateSpec, Strategy, make_strategy
@@ -71,8 +72,17 @@ def made_strategy(
 
 def plan_layout(spec: Mapping[str, Any], schema: Schema, options: Options, factor: int) -> Layout:
     """Where everything lies in a table of this description."""
-    arrays = [Extra(f"column/{name}", "row", size) for name, size in schema.regions.items()]
-    arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
+    arrays = []
+    rows = None
+    extra = extra_rows(schema)
+    if options.storage_device is None:
+        arrays += [Extra(f"column/{name}", "row", size) for name, size in schema.regions.items()]
+        arrays += [Extra(f"tag/{c.name}", "slot", c.row_bytes) for c in schema.tags]
+    else:
+        replaces = options.on_duplicate == "replace"
+        rows = fixed_rows(options.maxlen, options.max_sequences, extra, replaces)
+        # Slots for a file's sequences beside those there are; tags are on the device, too.
+        factor = min(factor, 2)
     for role in ("sampler", "ejector"):
         for state in (StateSpec(*entry) for entry in spec[role]["states"]):
             item_bytes = np.dtype(state.dtype).itemsize
@@ -83,6 +93,7 @@ def plan_layout(spec: Mapping[str, Any], schema: Schema, options: Options, facto
         factor=factor,
         maxlen=options.maxlen,
         max_sequences=options.max_sequences,
-        extra_rows=extra_rows(schema),
+        extra_rows=extra,
         arrays=arrays,
+        rows=rows,
     )

@@ -18,6 +18,7 @@ import numpy as np
 from shmtable.errors import CapacityError
 from shmtable.index import Growth, Request, Reservation
 from shmtable.protocols.core import Core
+from shmtable.protocols.device import settle
 from shmtable.types import Int64Array
 
 #: More in a batch would only make others wait for the lock longer at a time.
@@ -61,6 +62,7 @@ def load(
             fill(reservations)
         core.guard.run(_publish_locked, core, slots, on_publish)
     except BaseException:
+        settle(core.memory)  # before the rows are somebody else's
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
     finally:

@@ -101,11 +101,22 @@ def _resize_locked(core: Core, maxlen: int) -> None:
             new_size=maxlen,
             maxlen=words[f.MAXLEN],
         )
+    if not layout.can_grow and maxlen > words[f.MAXLEN]:
+        raise CapacityError(
+            f"new_size is {maxlen}, but memory on {core.options.storage_device} was taken for "
+            f"{words[f.MAXLEN]} transitions, all of it at creation; make a new table of that size",
+            new_size=maxlen,
+            most=words[f.MAXLEN],
+        )
     # The bound on sequences keeps its proportion, as if the table had been made this large. Not
     # that of the present limits: a process that died in between may have raised only one of them.
     sequences = core.options.max_sequences * maxlen // core.options.maxlen
     rows = row_limit(maxlen, sequences, extra_rows(core.schema))
-    if rows > layout.capacity_rows or sequences + SPARE_SLOTS >= layout.capacity_slots:
+    if (
+        layout.can_grow
+        and rows > layout.capacity_rows
+        or sequences + SPARE_SLOTS >= layout.capacity_slots
+    ):
         most = core.options.maxlen * core.arena.factor
         raise CapacityError(
             f"new_size is {maxlen}, but address space was taken for {most} transitions "
@@ -132,11 +143,12 @@ def _counts_locked(core: Core) -> dict[str, Any]:
     words = core.arena.words
     oldest = core.view.oldest()
     steps_at = core.arrays.note_words[oldest * f.SLOT_WORDS + f.STEPS_AT]
+    on_device = 0 if core.memory is None else len(core.memory.tensor)
     return {
         **counts(words, core.pace),
         "oldest_age_transitions": words[f.STEP_TOTAL] - steps_at if oldest else 0,
         "bytes_payload": words[f.LIVE_STEPS] * core.schema.row_bytes,
-        "bytes_reserved": reserved_bytes(words, core.layout),
+        "bytes_reserved": reserved_bytes(words, core.layout) + on_device,
         "bytes_address": core.arena.total_bytes,
     }
 

@@ -32,6 +32,7 @@ class Options:
         pad: None, "zero" or "edge".
         seed: root of all random streams.
         max_times_sampled: windows handed out of a sequence before it goes; None for no bound.
+        storage_device: the device in whose memory the columns are; None for the arena's own.
 
     Raises:
         SpecError: a value that cannot be.
@@ -44,6 +45,7 @@ class Options:
     pad: str | None
     seed: int
     max_times_sampled: int | None = None
+    storage_device: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("maxlen", "max_sequences"):
@@ -66,6 +68,9 @@ class Options:
             raise SpecError(
                 f"max_times_sampled is {most!r}; give an integer from 1 to 2**40, or None"
             )
+        device = self.storage_device
+        if device is not None and type(device) is not str:
+            raise SpecError(f"storage_device is {device!r}; it is a string, or nothing")
 
 
 def build(
@@ -77,6 +82,7 @@ def build(
     seed: Any,
     pad: Any,
     max_times_sampled: Any = None,
+    storage_device: str | None = None,
     **choices: Any,
 ) -> tuple[Schema, Options]:
     """Check what a caller asks for.
@@ -90,6 +96,7 @@ def build(
         seed=secrets.randbits(63) if seed is None else seed,
         pad=pad,
         max_times_sampled=max_times_sampled,
+        storage_device=storage_device,
         **choices,
     )
     if not isinstance(columns, Iterable):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shmtable.columns import Windows, gather_columns
+from shmtable.columns import DeviceStorage, Windows, gather_columns
 from shmtable.errors import (
     EmptyTableError,
     NoWindowError,
@@ -31,6 +31,7 @@ from shmtable.errors import (
 from shmtable.index import fields as f
 from shmtable.protocols import consume
 from shmtable.protocols.core import Core
+from shmtable.protocols.device import refuse_lost
 from shmtable.protocols.pace import Held
 from shmtable.protocols.wait import Wait
 from shmtable.shm.header import DIRTY
@@ -120,6 +121,7 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
             f"waited {wait.timeout_s:g} s for something to sample: {fact}; {core.company()}",
             timeout_s=wait.timeout_s,
         )
+    refuse_lost(core.memory)
     _refuse_to_wait_alone(core)
     if core.arena.words[f.PACE] and wait.is_to_tell():
         wait.tell("sample", core.guard.run(_why_locked, core, count, steps))
@@ -236,6 +238,11 @@ def _gather(core: Core, points: SamplePoints, steps: int) -> dict[str, Tensor]:
         steps,
         clamp=pad is not None,
     )
+    if isinstance(core.storage, DeviceStorage):
+        # Complete when it returns: what comes next is the comparison of generations.
+        return core.storage.whole(
+            lambda: gather_columns(core.schema, windows, pad=pad, layout=layout)
+        )
     return gather_columns(core.schema, windows, pad=pad, layout=layout)
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from shmtable.columns import Column, CpuStorage
+from shmtable.columns import Column, CpuStorage, DeviceStorage
 from shmtable.formats import (
     PIECE_BYTES,
     Content,
@@ -184,7 +184,7 @@ class _Column:
 
     def __init__(
         self,
-        storage: CpuStorage,
+        storage: CpuStorage | DeviceStorage,
         column: Column,
         part: Part | None,
         counts: Int64Array,

@@ -24,6 +24,7 @@ from shmtable.errors import DuplicateIdentityError, SpecError, WaitTimeoutError
 from shmtable.index import Blocked, Growth, Request, Reservation
 from shmtable.index import fields as f
 from shmtable.protocols.core import Core
+from shmtable.protocols.device import refuse_lost, settle
 from shmtable.protocols.hold import reserve_paced_locked
 from shmtable.protocols.pace import Held
 from shmtable.protocols.priorities import as_priority
@@ -148,6 +149,7 @@ def add_sequences(
             core.guard.run(_commit_locked, core, reservations, replace)
             done += len(reservations)
     except BaseException:
+        settle(core.memory)  # before the rows are somebody else's
         core.guard.run(core.index.abort_of_locked, sys._getframe())
         raise
     finally:
@@ -166,6 +168,7 @@ def _reserve(
         if isinstance(obstacle, Growth):
             core.grow(obstacle)
         elif obstacle is not None and not core.guard.run(core.index.sweep_locked):
+            refuse_lost(core.memory)
             held = isinstance(obstacle, Held)
             if wait.is_over():
                 if held:

@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -91,6 +92,37 @@ def is_gone(pid: int, start: int) -> bool:
         pass  # a refused or unknown call proves nothing; the start time still may
     now = start_time(pid)
     return 0 not in (start, now) and start != now
+
+
+class Watch:
+    """Watches for the end of another process, at the cost of one system call a look.
+
+    Args:
+        other: in this pid namespace; it may have ended already.
+    """
+
+    def __init__(self, other: ProcessId) -> None:
+        self._other = other
+        self._descriptor = -1
+        open_pidfd = getattr(os, "pidfd_open", None)
+        with suppress(OSError):  # refused or unknown: asked by its number then
+            if open_pidfd is not None:
+                self._descriptor = open_pidfd(other.pid)
+                # With this object, and not before: another thread may be looking.
+                weakref.finalize(self, os.close, self._descriptor)
+        # Afterwards: the number may have been another process's by then.
+        self._ended = is_gone(other.pid, other.start)
+
+    def is_gone(self) -> bool:
+        """Whether the kernel proves that the process has ended; see the function ``is_gone``."""
+        if not self._ended:
+            if self._descriptor >= 0:
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLIN)
+                self._ended = bool(poll.poll(0))
+            else:
+                self._ended = is_gone(self._other.pid, self._other.start)
+        return self._ended
 
 
 def command(pid: int) -> str:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.bench import tables
 from tests.bench.aims import aims
+from tests.bench.cases import stored_cases
 from tests.bench.driver import Company, Driven, Gone, Measured
 from tests.bench.peers.base import Case, Setup
 
@@ -65,6 +67,20 @@ def test_what_a_transition_takes_is_measured() -> None:
     frames = {name.strip(): float(number) for name, _, number in rows[1:] if "-" not in number}
     assert len(frames) == 7
     assert all(1 < frames[name] < 2 for name in frames if not name.startswith("("))
+
+
+def test_what_is_measured_on_a_device_runs() -> None:
+    found = []
+    for case in stored_cases(10_000, torch.device("cpu")):
+        copied = case.copy()
+        assert [len(column) for column in copied] == [len(c) for c in case.call().values()]
+        assert case.moved_bytes == sum(c.numel() * c.element_size() for c in copied)
+        found.append(case.name)
+    assert found == [
+        "sample(256, 1) of 5 columns stored on the device",
+        "sample(64, 32) of 5 columns stored on the device",
+        "sample(4096, 64) of 64 floats stored on the device",
+    ]
 
 
 def test_files_are_measured_too(tmp_path: Path) -> None:

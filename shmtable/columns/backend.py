@@ -1,0 +1,253 @@
+"""What holding columns in a device's memory takes: memory, handles of it, and order.
+
+A device carries out copies in its own time: a call that asks for one returns before it has
+happened. Two orders keep samples whole, and both are the business of :meth:`Backend.working`:
+
+- a writer's copies are complete before its sequence is committed;
+- a reader's copies are complete before it compares generations. The comparison happens on the
+  CPU, so it is not enough to order the copies before later work of the device: the CPU waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing import reductions
+
+from shmtable.errors import DeviceMemoryError, SharedMemoryError, SpecError
+
+_reductions: Any = reductions  # torch gives them no types
+
+
+class Handle(ABC):
+    """Memory of a device on its way to another process; picklable, and meant for one process."""
+
+    @abstractmethod
+    def attach(self) -> tuple[Backend, Tensor]:
+        """The memory, in a process that has not made it.
+
+        Raises:
+            DeviceMemoryError: this process cannot reach it.
+        """
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Say that the memory is not needed: this process has it already."""
+
+
+class Backend(ABC):
+    """The operations that differ from device to device, none of which knows of columns.
+
+    Attributes:
+        device: whose memory it is.
+        forks: whether a forked child can use what its parent has.
+    """
+
+    device: torch.device
+    forks: bool
+
+    @abstractmethod
+    def allocate(self, size: int) -> Tensor:
+        """New memory: uint8 [size].
+
+        Raises:
+            SharedMemoryError: the device has not so much left.
+        """
+
+    @abstractmethod
+    def export(self, memory: Tensor) -> Handle:
+        """A handle of memory that this process has made, for one other process."""
+
+    @abstractmethod
+    def staging(self, size: int) -> Tensor:
+        """Memory of the CPU that the device copies from and to at full speed: uint8 [size]."""
+
+    @abstractmethod
+    def working(self, after_caller: bool = False) -> AbstractContextManager[list[Tensor]]:
+        """A context for :meth:`copy`, :meth:`send` and so on: at its end, all of it has happened.
+
+        Nothing in it waits for what the caller has the device do meanwhile. Tensors made in it
+        and wanted later are added to the list that it yields.
+
+        Args:
+            after_caller: except this: what the caller has begun happens before.
+
+        Raises:
+            SharedMemoryError: the device has no memory left for it.
+        """
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Wait for what this thread has begun: an interrupt may have torn it out of ``working``."""
+
+    @abstractmethod
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """Copy between any two places, of which at least one is the device's."""
+
+    @abstractmethod
+    def send(self, source: Tensor) -> Tensor:
+        """Copy ``staging`` memory to new memory of the device."""
+
+    @abstractmethod
+    def select(self, rows: Tensor, index: Tensor) -> Tensor:
+        """Copy rows to new memory: [N, W] at int64 [B], both the device's, to [B, W]."""
+
+    @abstractmethod
+    def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        """Copy [B, W] to rows [N, W] at int64 [B], all the device's; no row twice."""
+
+
+class CudaBackend(Backend):
+    """Memory of a CUDA device, shared by CUDA's inter-process handles.
+
+    Torch counts the handles: memory that its owner has let go stays until everybody else has, as
+    long as the owner lives.
+
+    Args:
+        index: number of the device.
+
+    Raises:
+        SpecError: there is no such device.
+        DeviceMemoryError: this process was forked from one that had started CUDA.
+    """
+
+    forks = False
+
+    def __init__(self, index: int) -> None:
+        self.device = torch.device("cuda", index)
+        # The second, private one is what torch's own message depends on.
+        if torch.cuda._is_in_bad_fork():
+            raise DeviceMemoryError(
+                f"{self.device}: this process was forked from one that had started CUDA, which "
+                "does not work in forked processes; start it by spawn or forkserver",
+                device=str(self.device),
+            )
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if index >= count:
+            raise SpecError(
+                f"storage_device is '{self.device}', but torch finds {count} CUDA devices here; "
+                "leave storage_device out to keep the columns in shared memory",
+                storage_device=str(self.device),
+            )
+        self._own = threading.local()
+
+    def allocate(self, size: int) -> Tensor:
+        try:
+            return torch.empty(size, dtype=torch.uint8, device=self.device)
+        except torch.cuda.OutOfMemoryError as error:
+            raise self._no_memory(f"{size} bytes", error, size) from error
+
+    def export(self, memory: Tensor) -> Handle:
+        _, arguments = _reductions.reduce_tensor(memory)
+        return CudaHandle(self.device.index, arguments)
+
+    def staging(self, size: int) -> Tensor:
+        # Torch keeps what it has pinned, and gives it out again once the copies from it are done.
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    @contextmanager
+    def working(self, after_caller: bool = False) -> Iterator[list[Tensor]]:
+        caller, own = torch.cuda.current_stream(self.device), self._stream()
+        if after_caller:
+            own.wait_stream(caller)
+        results: list[Tensor] = []
+        try:
+            with torch.cuda.stream(own):
+                try:
+                    yield results
+                finally:
+                    own.synchronize()
+        except torch.cuda.OutOfMemoryError as error:
+            raise self._no_memory("a copy of rows", error) from error
+        for result in results:
+            # Made on one stream and used on another: not to be given out again before both.
+            result.record_stream(caller)
+
+    def settle(self) -> None:
+        self._stream().synchronize()
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        target.copy_(source, non_blocking=True)
+
+    def send(self, source: Tensor) -> Tensor:
+        return source.to(self.device, non_blocking=True)
+
+    def select(self, rows: Tensor, index: Tensor) -> Tensor:
+        return torch.index_select(rows, 0, index)
+
+    def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        rows.index_copy_(0, index, values)
+
+    def _stream(self) -> Any:
+        """A stream of this thread's own, so that threads do not wait for each other's copies."""
+        stream: Any = getattr(self._own, "stream", None)
+        if stream is None:
+            made: Any = torch.cuda.Stream
+            stream = self._own.stream = made(self.device)
+        return stream
+
+    def _no_memory(self, what: str, error: Exception, asked: int = 0) -> SharedMemoryError:
+        free, total = torch.cuda.mem_get_info(self.device)
+        return SharedMemoryError(
+            f"{self.device} has no room for {what}: {free} of its {total} bytes are free "
+            f"({str(error).splitlines()[0]}); make maxlen smaller, ask for less at once, or keep "
+            "the columns in shared memory (storage_device='cpu')",
+            asked_bytes=asked,
+            free_bytes=free,
+        )
+
+
+class CudaHandle(Handle):
+    """What torch sends instead of a CUDA tensor.
+
+    Args:
+        index: number of the device.
+        arguments: of torch's function that makes the tensor again.
+    """
+
+    def __init__(self, index: int, arguments: tuple[Any, ...]) -> None:
+        self._index = index
+        self._arguments = arguments
+
+    def attach(self) -> tuple[Backend, Tensor]:
+        backend = CudaBackend(self._index)
+        try:
+            memory: Tensor = _reductions.rebuild_cuda_tensor(*self._arguments)
+        except RuntimeError as error:
+            raise DeviceMemoryError(
+                f"{backend.device}: the table's columns cannot be reached "
+                f"({str(error).splitlines()[0]}); the process that made the table must be alive",
+                device=str(backend.device),
+            ) from error
+        return backend, memory
+
+    def drop(self) -> None:
+        # As torch does where it has the memory already: else its owner would wait for this one.
+        storage, device = self._arguments[4], self._arguments[6]
+        counter, offset = self._arguments[-4:-2]
+        storage._release_ipc_counter(counter, offset, device=device)
+
+
+def backend_of(device: torch.device) -> Backend:
+    """What holds columns on this device.
+
+    Raises:
+        SpecError: no columns can be held there.
+        DeviceMemoryError: not by this process.
+    """
+    if device.type != "cuda":
+        raise SpecError(
+            f"storage_device is '{device}'; give 'cpu', 'cuda' or 'cuda:0'",
+            storage_device=str(device),
+        )
+    index: int | None = device.index
+    if index is not None:
+        return CudaBackend(index)
+    usable = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
+    return CudaBackend(torch.cuda.current_device() if usable else 0)

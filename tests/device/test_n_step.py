@@ -1,0 +1,5 @@
+"""Its tests, with the columns in memory as a device has it."""
+
+from __future__ import annotations
+
+from tests.mappers.test_n_step import *  # noqa: F403
