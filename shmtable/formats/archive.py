@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from shmtable.errors import FileDamagedError, FileMissingError, FileUnsafeError
 
+_NEEDED = 45  # zip's version 4.5: sizes of 64 bits, the last thing of it that is known here
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _END = struct.Struct("<4s4H2IH")
@@ -263,6 +264,10 @@ class Archive:
         name = self._name(raw, bool(flags & _UTF8))
         extra = directory[begin + name_bytes : begin + name_bytes + extra_bytes]
         size, packed, header_offset = self._wide(extra, size, packed, header_offset)
+        if fields[2] & 0xFF > _NEEDED:
+            self.refuse(
+                f"member {name!r} needs version {fields[2] & 0xFF} of zip, {_NEEDED} is known"
+            )
         if flags & _ENCRYPTED or method not in (STORED, DEFLATED):
             self.refuse(f"member {name!r} is encrypted, or packed in an unknown way ({method})")
         if (method == STORED and packed != size) or size > 1040 * packed + 64:

@@ -92,6 +92,15 @@ def test_a_changed_byte_of_content_is_found(tmp_path: Path) -> None:
         read(tmp_path / "a.zip")
 
 
+def test_a_zip_of_a_later_version(tmp_path: Path) -> None:
+    path = write(tmp_path / "file.zip")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 63
+    path.write_bytes(data)
+    with pytest.raises(FileDamagedError, match="needs version 63 of zip, 45 is known"):
+        read(path)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileMissingError, match="no such file") as caught:
         Archive(str(tmp_path / "a.zip"))

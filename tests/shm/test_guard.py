@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -14,6 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from shmtable.errors import LockReentryError, LockTimeoutError
+from shmtable.shm import guard as guard_module
 from shmtable.shm import header
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
@@ -207,6 +209,25 @@ def test_a_time_limit_names_the_holder(guard: Guard, arena: Arena) -> None:
     go_on.set()
     thread.join(30)
     assert guard.run(int, timeout_s=None) == 0
+
+
+def test_a_lock_that_is_soon_free_costs_no_sleep(
+    guard: Guard, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_module, "_TRIES", 10)
+    take, asked = guard._try, []
+
+    def refuse_at_first(token: object) -> int:
+        asked.append(token)
+        return errno.EBUSY if len(asked) < 4 else take(token)
+
+    guard._try = refuse_at_first
+    monkeypatch.setattr(guard._mutex, "acquire", lambda _: pytest.fail("it went to sleep"))
+    waits = arena.words[header.TABLE_WAITS]
+    assert guard.run(lambda: "ran") == "ran"
+    assert len(asked) == 4
+    assert arena.words[header.TABLE_WAITS] == waits + 1
+    assert guard.run(lambda: "again", timeout_s=0.0) == "again", "and was let go"
 
 
 def test_no_time_at_all_still_takes_a_free_lock(guard: Guard) -> None:
