@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def file_cases(transitions: int, parent: Path) -> Iterator[Case]:
     """All cases over one full table; the files go into a folder that is removed afterwards."""
-    random = np.random.default_rng(0)
-    sequence = random_sequence(random)
     count = transitions // SEQUENCE_LENGTH
-    parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=parent) as folder,
-        ArrayMemoryTable(
-            columns=columns(),
-            maxlen=transitions,
-            sampler=UniformSampleStrategy(),
-            ejector=FifoEjectionStrategy(),
-        ) as table,
-    ):
-        table.add_sequences((identity, sequence) for identity in range(count))
+    with _full_table(transitions, parent) as (table, sequence, folder):
         arrays = {name: np.concatenate([rows] * count) for name, rows in sequence.items()}
         size = sum(array.nbytes for array in arrays.values())
         path = f"{folder}/table"
@@ -81,21 +70,10 @@ def beside_storing(transitions: int, parent: Path, rounds: int) -> Timing:
     """
     calm: list[float] = []
     busy: list[float] = []
-    parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=parent) as folder,
-        ArrayMemoryTable(
-            columns=columns(),
-            maxlen=transitions,
-            sampler=UniformSampleStrategy(),
-            ejector=FifoEjectionStrategy(),
-        ) as table,
-    ):
-        sequence = random_sequence(np.random.default_rng(0))
-        table.add_sequences((-1 - i, sequence) for i in range(transitions // SEQUENCE_LENGTH))
+    with _full_table(transitions, parent) as (table, sequence, folder):
         context = multiprocessing.get_context("spawn")
         stop, times = context.Event(), f"{folder}/times.npy"
-        writer = context.Process(target=_add_until, args=(table, stop, times))
+        writer = context.Process(target=_add_until, args=(table, stop, times), daemon=True)
         writer.start()
         marks = []
         time.sleep(_CALM_S)  # until it runs
@@ -118,6 +96,26 @@ def beside_storing(transitions: int, parent: Path, rounds: int) -> Timing:
         moved_bytes=sum(array.nbytes for array in sequence.values()),
         aim_us=None,
     )
+
+
+@contextmanager
+def _full_table(
+    transitions: int, parent: Path
+) -> Iterator[tuple[ArrayMemoryTable, dict[str, Any], str]]:
+    """A full table, the sequence that it is full of, and a folder that is removed afterwards."""
+    sequence = random_sequence(np.random.default_rng(0))
+    parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=parent) as folder,
+        ArrayMemoryTable(
+            columns=columns(),
+            maxlen=transitions,
+            sampler=UniformSampleStrategy(),
+            ejector=FifoEjectionStrategy(),
+        ) as table,
+    ):
+        table.add_sequences((-1 - i, sequence) for i in range(transitions // SEQUENCE_LENGTH))
+        yield table, sequence, folder
 
 
 def _add_until(table: ArrayMemoryTable, stop: Event, path: str) -> None:
