@@ -32,7 +32,7 @@ _MAX_VIEWS = 1024
 # Below so many bytes each, copying runs of rows together is quicker than handing out each run.
 _SHORT_BYTES = 2048
 
-_WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+_WORDS = (np.dtype("i8"), np.dtype("i4"), np.dtype("i2"), np.dtype("u1"))
 
 
 _Key = tuple[int, int, int] | tuple[str, int]
@@ -46,10 +46,12 @@ class _View:
         windows: every window as one opaque item, for numpy.
         tensor: the same windows as [starts, words] of integers, for torch. Wide ones: windows of
             more elements than torch's grain size (32768) are copied through a slower path.
+        word: one of those integers.
     """
 
     windows: npt.NDArray[Any]
     tensor: Tensor
+    word: np.dtype[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +275,7 @@ class CpuStorage:
             # ``take`` would first copy all there are.
             return windows.take(starts) if windows.strides[0] == size else windows[starts]
         found = np.empty(len(starts), windows.dtype)
-        words = torch.from_numpy(found.view(np.uint8)).view(view.tensor.dtype)
-        out = words.view(len(starts), -1)
+        out = torch.from_numpy(found.view(view.word).reshape(len(starts), -1))
         torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
         return found
 
@@ -298,14 +299,11 @@ class CpuStorage:
     def _keep(self, key: _Key, memory: Tensor, stride: int, first_byte: int, size: int) -> _View:
         count = (len(memory) - first_byte - size) // stride + 1
         word = next(w for w in _WORDS if not (stride | first_byte | size) % w.itemsize)
-        words, step = memory.view(word), word.itemsize
+        words, step = torch.from_numpy(memory.numpy().view(word)), word.itemsize
         view = _View(
             windows=np.ndarray((count,), f"V{size}", memory.numpy(), first_byte, (stride,)),
-            tensor=words.as_strided(
-                (count, size // step),
-                (stride // step, 1),
-                words.storage_offset() + first_byte // step,
-            ),
+            tensor=words.as_strided((count, size // step), (stride // step, 1), first_byte // step),
+            word=word,
         )
         if len(self._views) >= _MAX_VIEWS:
             self._views.clear()

@@ -208,8 +208,11 @@ class Windows:
             ends = compare(_count_from_one(self.steps), self._left[:, None]).reshape(-1)
         else:
             # A window inside its sequence can end it with its own last step only.
-            ends = np.zeros(len(self._left) * self.steps, np.bool_)
-            ends[self.steps - 1 :: self.steps] = self._left == self.steps
+            ends = self._left == self.steps
+            if self.steps > 1:
+                lasts = ends
+                ends = np.zeros(len(lasts) * self.steps, np.bool_)
+                ends[self.steps - 1 :: self.steps] = lasts
             if not last:
                 np.logical_not(ends, out=ends)
         return torch.from_numpy(ends)

@@ -53,10 +53,14 @@ def importance_weights(points: SamplePoints, beta: float, least: float) -> Tenso
     chances = points.chances
     if chances is None:
         return None
-    weights = min(float(np.fmin.reduce(chances)), least) / chances
+    lowest = float(chances.min())
+    unknown = math.isnan(lowest)
+    if unknown:
+        lowest = float(np.fmin.reduce(chances))
+    weights = min(lowest, least) / chances
     weights **= beta
     found = torch.from_numpy(weights.astype(np.float32))
-    return found.nan_to_num_(1.0) if math.isnan(weights.sum()) else found
+    return found.nan_to_num_(1.0) if unknown else found
 
 
 def within(name: str, value: Any, most: float) -> float:
