@@ -120,8 +120,8 @@ class SumTree(_Tree):
                 Otherwise each leaf is drawn by itself, whatever the others are.
 
         Returns:
-            The leaves (int64 [count], not in their own order), their values (float64 [count]), and the
-            sum of all. Once in 10**13 draws rounding leads to a neighbour: a value may even be 0.
+            The leaves (int64 [count], not in their own order), their values (float64 [count]), and
+            the sum of all. Once in 10**13 draws rounding leads to a neighbour: a value may be 0.
         """
         depth, nodes = self._top(size)
         ends = self._levels[depth][:nodes].cumsum()
