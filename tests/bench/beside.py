@@ -54,8 +54,9 @@ def write(results: dict[str, Any], folder: Path, page_path: Path | None) -> list
     figures.write_text(json.dumps(results, indent=2) + "\n")
     written = [text, figures, *pictures.draw(results, folder)]
     if page_path:
-        page_path.write_text(page(results))
-        written.append(page_path)
+        drawn = pictures.draw(results, page_path.parent / "drawings", "svg")
+        page_path.write_text(page(results, [path.relative_to(page_path.parent) for path in drawn]))
+        written += [page_path, *drawn]
     return written
 
 
@@ -92,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--effort", choices=_EFFORTS, default="full", help="how much is measured (full)"
     )
-    parser.add_argument("--writers", type=int, nargs="+", help="how many, in turn (1 2 4)")
+    parser.add_argument("--writers", type=int, nargs="+", help="how many, in turn (1 2 4 8)")
     parser.add_argument("--largest", type=int, help="transitions of the largest table (1000000)")
     parser.add_argument("--note", help="what readers of the page have to know about this run")
     parser.add_argument("--page", type=Path, help="write this page too")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.bench import tables
@@ -56,12 +58,21 @@ def results_as_markdown(results: dict[str, Any]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def page(results: dict[str, Any]) -> str:
-    """All of it, for the documentation."""
+_SHOWN = {
+    "bench-processes": "Steps in and samples out, by the number of writers beside one learner.",
+    "bench-size": "The time of a call, by the size of the table.",
+    "bench-split": "Where the time of one sample goes.",
+}
+
+
+def page(results: dict[str, Any], pictures: Sequence[Path] = ()) -> str:
+    """All of it, for the documentation; the pictures' paths are as the page says them."""
     notice = "\n".join(
         f"```{{note}}\n{text}\n```\n" for text in [results["settings"].get("note")] if text
     )
-    return "\n".join(filter(None, (_HEAD, notice, results_as_markdown(results), _METHOD)))
+    shown = "\n".join(f"![{_SHOWN[path.stem]}]({path.as_posix()})\n" for path in pictures)
+    drawn = f"## Drawn\n\n{shown}" if shown else ""
+    return "\n".join(filter(None, (_HEAD, notice, results_as_markdown(results), drawn, _METHOD)))
 
 
 def _described(results: dict[str, Any]) -> str:

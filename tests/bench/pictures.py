@@ -10,26 +10,28 @@ from tests.bench import tables
 COLOURS = {"shmtable": "C0", "cpprb": "C1", "torchrl": "C2", "reverb": "C3", "plain": "C7"}
 
 
-def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+def draw(results: dict[str, Any], folder: Path, kind: str = "png") -> list[Path]:
     """Three pictures; returns what was written."""
     try:
         import matplotlib
     except ImportError:
         return []
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "shmtable"  # the same figures, the same file
+    folder.mkdir(parents=True, exist_ok=True)
     pictures = {
         "bench-processes": _processes,
         "bench-size": _size,
         "bench-split": _split,
     }
-    return [make(results, folder / f"{name}.png") for name, make in pictures.items()]
+    return [make(results, folder / f"{name}.{kind}") for name, make in pictures.items()]
 
 
 def _saved(figure: Any, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
     return path
 

@@ -38,7 +38,7 @@ class Effort:
     transitions: int = Setup.transitions
 
 
-FULL = Effort(20, 0.05, 5, 1.5, (1, 2, 4), (10_000, 100_000, 1_000_000))
+FULL = Effort(20, 0.05, 5, 1.5, (1, 2, 4, 8), (10_000, 100_000, 1_000_000))
 QUICK = Effort(5, 0.01, 2, 0.5, (2,), (10_000, 100_000), 40_000)
 # Nothing that a figure could be read from: whether all of it runs.
 LEAST = Effort(2, 0.001, 1, 0.1, (1,), (1_000, 2_000), 2_000)
@@ -103,9 +103,9 @@ def growth(company: Company, effort: Effort) -> Records:
     return _figures(company, wanted, effort)
 
 
-_SAMPLERS = ("Coverage", "Fifo", "Lifo", "WithoutReplacement")
+_SAMPLERS = ("Coverage", "Fifo", "Lifo", "WithoutReplacement", "EndAligned", "Mixture")
 _EJECTORS = ("Lifo", "Uniform", "Coverage", "LowestPriority")
-_SHORT = 10  # steps: as many sequences as a tenth of the transitions
+_SHORT = (10, 1)  # steps: as many sequences as a tenth of the transitions, or as all
 
 
 def strategies(company: Company, effort: Effort) -> Records:
@@ -117,8 +117,9 @@ def strategies(company: Company, effort: Effort) -> Records:
         for name in _EJECTORS:
             by_priority = name == "LowestPriority"
             cases.append(Case(Setup("cheetah", size, by_priority, ejector=name), "add", 1, 200))
-        short = Setup(transitions=size, steps=_SHORT)
-        cases += [Case(short, "sample", 256), Case(short, "add", 1, _SHORT)]
+        for steps in _SHORT:
+            short = Setup(transitions=size, steps=steps)
+            cases += [Case(short, "sample", 256), Case(short, "add", 1, steps)]
     return _figures(company, {OURS: cases}, effort)
 
 

@@ -138,6 +138,9 @@ def test_the_bench_runs_beside_peers_that_are_not_there(tmp_path: Path) -> None:
     text = (folder / "bench-beside.md").read_text()
     assert text in out
     assert text in page.read_text() and "A note." in page.read_text()
+    for what in ("processes", "size", "split"):
+        assert (tmp_path / "drawings" / f"bench-{what}.svg").stat().st_size > 1000
+        assert f"](drawings/bench-{what}.svg)" in page.read_text()
     results = json.loads((folder / "bench-beside.json").read_text())
     for name in ("cpprb", "torchrl", "reverb"):
         assert "not installed" in results["peers"][name]["absent"]
@@ -152,7 +155,9 @@ def test_the_bench_runs_beside_peers_that_are_not_there(tmp_path: Path) -> None:
     assert {record["peer"] for record in results["growth"]} == {"shmtable", "plain"}
     assert len(results["split"]) == 3 and all(record["us"] for record in results["split"])
     assert _run("--again", str(folder / "bench-beside.json"), "--output", str(folder)) == "".join(
-        line for line in out.splitlines(keepends=True) if str(page) not in line
+        line
+        for line in out.splitlines(keepends=True)
+        if str(page) not in line and str(tmp_path / "drawings") not in line
     )
 
 

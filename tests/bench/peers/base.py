@@ -14,6 +14,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 Call = Callable[[], Any]
 
 _DISTINCT = 16  # different sequences that are added in turn
+_DISTINCT_BATCHES = 64  # of which the priorities are updated in turn
 _MOST_DISTINCT_BYTES = 16 << 20
 WARM_UP = 30
 
@@ -118,6 +119,11 @@ class Case:
             return "append 1 step"
         unit = "step" if self.length == 1 else "steps"
         return f"add {self.length} {unit}, {self.form}"
+
+
+def in_turn(make: Callable[[], Any]) -> Iterator[Any]:
+    """What so many calls made, for ever: as a learner's batches differ from each other."""
+    return itertools.cycle([make() for _ in range(_DISTINCT_BATCHES)])
 
 
 class Table(Protocol):

@@ -14,7 +14,16 @@ from typing import Any
 import cpprb
 import numpy as np
 
-from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequences, unrolled
+from tests.bench.peers.base import (
+    Arrays,
+    Call,
+    Cannot,
+    Setup,
+    Shared,
+    in_turn,
+    sequences,
+    unrolled,
+)
 
 
 def versions() -> dict[str, str]:
@@ -62,9 +71,9 @@ class Buffer:
     def updater(self, count: int) -> Call:
         """See ``Table``."""
         buffer = self._buffer
-        indexes = buffer.sample(count)["indexes"]
+        indexes = in_turn(lambda: buffer.sample(count)["indexes"])
         priorities = np.random.default_rng(0).random(count)
-        return lambda: buffer.update_priorities(indexes, priorities)
+        return lambda: buffer.update_priorities(next(indexes), priorities)
 
     def adder(self, steps: int, form: str) -> Call:
         """See ``Table``."""

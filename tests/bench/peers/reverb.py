@@ -23,6 +23,7 @@ from tests.bench.peers.base import (  # noqa: E402
     Cannot,
     Setup,
     Shared,
+    in_turn,
     sequences,
     unrolled,
 )
@@ -133,9 +134,12 @@ class Tables:
     def updater(self, count: int) -> Call:
         """See ``Table``."""
         server = self._server(1)
-        keys = next(server.batches(count)).info.key.numpy().tolist()
-        updates = dict(zip(keys, np.random.default_rng(0).random(count).tolist(), strict=True))
-        return lambda: server.client.mutate_priorities("table", updates)
+        batches = server.batches(count)
+        priorities = np.random.default_rng(0).random(count).tolist()
+        updates = in_turn(
+            lambda: dict(zip(next(batches).info.key.numpy().tolist(), priorities, strict=True))
+        )
+        return lambda: server.client.mutate_priorities("table", next(updates))
 
     def adder(self, steps: int, form: str) -> Call:
         """See ``Table``."""

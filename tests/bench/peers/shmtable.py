@@ -15,17 +15,30 @@ import shmtable
 from shmtable import (
     ArrayMemoryTable,
     Column,
+    EndAlignedSampleStrategy,
+    MixtureSampleStrategy,
     NextElementMapper,
+    PrioritizedSampleStrategy,
     SyntheticDones,
+    UniformSampleStrategy,
     VirtualColumn,
     Writer,
 )
-from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequences
+from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, in_turn, sequences
 
 
 def versions() -> dict[str, str]:
     """See ``Peer``."""
     return {"shmtable": shmtable.__version__, "torch": torch.__version__, "numpy": np.__version__}
+
+
+# Those that are made of others.
+_SAMPLERS = {
+    "EndAligned": lambda: EndAlignedSampleStrategy(UniformSampleStrategy(), 0.5),
+    "Mixture": lambda: MixtureSampleStrategy(
+        [(0.8, PrioritizedSampleStrategy()), (0.2, UniformSampleStrategy())]
+    ),
+}
 
 
 def make(setup: Setup, **options: Any) -> ArrayMemoryTable:
@@ -44,7 +57,9 @@ def make(setup: Setup, **options: Any) -> ArrayMemoryTable:
     return ArrayMemoryTable(
         columns=columns,
         maxlen=setup.transitions,
-        sampler=getattr(shmtable, f"{sampler}SampleStrategy")(),
+        sampler=_SAMPLERS[sampler]()
+        if sampler in _SAMPLERS
+        else getattr(shmtable, f"{sampler}SampleStrategy")(),
         ejector=getattr(shmtable, f"{setup.ejector or 'Fifo'}EjectionStrategy")(),
         seed=0,
         **options,
@@ -80,9 +95,9 @@ class Ours:
         """See ``Table``."""
         if not self._setup.priorities:
             raise Cannot("no priorities in this table")
-        points = self.table.sample(count, 1).points
+        points = in_turn(lambda: self.table.sample(count, 1).points)
         priorities = np.random.default_rng(0).random(count)
-        return lambda: self.table.update_priorities(points, priorities)
+        return lambda: self.table.update_priorities(next(points), priorities)
 
     def adder(self, steps: int, form: str) -> Call:
         """See ``Table``."""

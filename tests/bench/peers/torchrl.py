@@ -13,7 +13,16 @@ from tensordict import TensorDict
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers.samplers import PrioritizedSampler, RandomSampler, SliceSampler
 
-from tests.bench.peers.base import Arrays, Call, Cannot, Setup, Shared, sequences, unrolled
+from tests.bench.peers.base import (
+    Arrays,
+    Call,
+    Cannot,
+    Setup,
+    Shared,
+    in_turn,
+    sequences,
+    unrolled,
+)
 
 warnings.filterwarnings("ignore", module="torchrl|tensordict")
 
@@ -79,9 +88,9 @@ class Buffer:
     def updater(self, count: int) -> Call:
         """See ``Table``."""
         buffer = self._buffer
-        index = buffer.sample(count)["index"]
+        index = in_turn(lambda: buffer.sample(count)["index"])
         priorities = torch.rand(count)
-        return lambda: buffer.update_priority(index, priorities)
+        return lambda: buffer.update_priority(next(index), priorities)
 
     def adder(self, steps: int, form: str) -> Call:
         """See ``Table``."""
