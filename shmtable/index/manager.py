@@ -138,11 +138,18 @@ class Index:
         words[DIRTY] = 1
         if leaving:
             words[f.SATURATED] = 1
-        for slot in leaving:
-            self._leave_locked(slot)
-        # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
-        node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
-        reservation = self.take_slot_locked(request, f.WRITING, node, old, caller)
+        if self.plan.passes_on_locked(request.span, leaving):
+            # One goes, another of the same size comes: no gap is made, none is looked for.
+            slot = leaving[0]
+            self._vacate_locked(slot)
+            start = self.arrays.slot_words[slot * f.SLOT_WORDS + f.START]
+            reservation = self._occupy_locked(request, f.WRITING, slot, start, old, caller)
+        else:
+            for slot in leaving:
+                self._leave_locked(slot)
+            # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
+            node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
+            reservation = self.take_slot_locked(request, f.WRITING, node, old, caller)
         self.identities.insert_locked(request.identity, reservation.slot)
         words[f.WRITING_COUNT] += 1
         words[f.WRITING_STEPS] += request.length
@@ -153,11 +160,22 @@ class Index:
     def take_slot_locked(
         self, request: Request, state: int, node: int, old: int, caller: FrameType
     ) -> Reservation:
-        """FREE to WRITING or LOADED, with the rows right behind ``node``'s. DIRTY is set."""
+        """A free slot to WRITING or LOADED, with the rows right behind ``node``'s. DIRTY is set."""
+        start = self.extents.end_locked(node)
+        reservation = self._occupy_locked(
+            request, state, self._free_slot_locked(), start, old, caller
+        )
+        self.extents.place_locked(node, reservation.slot, request.span)
+        if start + request.span > self.words[f.ROW_HIGH]:
+            self.words[f.ROW_HIGH] = start + request.span
+        return reservation
+
+    def _occupy_locked(
+        self, request: Request, state: int, slot: int, start: int, old: int, caller: FrameType
+    ) -> Reservation:
+        """FREE to WRITING or LOADED. DIRTY is set."""
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
         owner = process.current()
-        slot = self._free_slot_locked()
-        start = self.extents.end_locked(node)
         base = slot * f.SLOT_WORDS
         notes[base + f.OWNER_PID] = owner.pid
         notes[base + f.OWNER_START] = owner.start
@@ -173,9 +191,6 @@ class Index:
         generation = slots[base + f.GENERATION]
         self.reservations.open(slot, caller)
         slots[base + f.STATE] = state  # the commit point
-        self.extents.place_locked(node, slot, request.span)
-        if start + request.span > words[f.ROW_HIGH]:
-            words[f.ROW_HIGH] = start + request.span
         return Reservation(
             slot=slot,
             generation=generation,
@@ -332,14 +347,22 @@ class Index:
     # -- pieces ----------------------------------------------------------------------------
 
     def _leave_locked(self, slot: int) -> None:
-        """LIVE, WRITING or LOADED to FREE, and what follows from it. DIRTY is set."""
+        """LIVE, WRITING or LOADED to FREE; slot and rows may be anybody's. DIRTY is set."""
+        words = self.words
+        self._vacate_locked(slot)
+        self.extents.release_locked(slot, self.arrays.slot_words[slot * f.SLOT_WORDS + f.SPAN])
+        count = words[f.FREE_COUNT]
+        self.arrays.free_words[count] = slot
+        words[f.FREE_COUNT] = count + 1
+
+    def _vacate_locked(self, slot: int) -> None:
+        """LIVE, WRITING or LOADED to FREE, and what follows for its sequence. DIRTY is set."""
         words, slots = self.words, self.arrays.slot_words
         base = slot * f.SLOT_WORDS
         state = slots[base + f.STATE]
         length = slots[base + f.LENGTH]
         slots[base + f.GENERATION] += 1
         slots[base + f.STATE] = f.FREE  # the commit point
-        self.extents.release_locked(slot, slots[base + f.SPAN])
         if state != f.LOADED:
             self.identities.remove_locked(slots[base + f.IDENTITY], slot)
         if state == f.LIVE:
@@ -349,9 +372,6 @@ class Index:
         elif state == f.WRITING:
             words[f.WRITING_COUNT] -= 1
             words[f.WRITING_STEPS] -= length
-        count = words[f.FREE_COUNT]
-        self.arrays.free_words[count] = slot
-        words[f.FREE_COUNT] = count + 1
 
     def _free_slot_locked(self) -> int:
         words = self.words

@@ -90,6 +90,8 @@ class Planner:
             if wanted > available or (full and not available):
                 return blocked
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
+            if self.passes_on_locked(request.span, leaving):
+                return Leaving(leaving, True)
             if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
                 return Leaving(leaving, True)
             # Rows enough become free, but apart from each other. A few more ejections often join
@@ -114,6 +116,11 @@ class Planner:
                 return blocked
             # Free rows enough, but nowhere in one piece: only more ejections can help.
             wanted = min(2 * max(wanted, request.span), available)
+
+    def passes_on_locked(self, span: int, leaving: list[int]) -> bool:
+        """Whether the one that leaves has just the rows that are wanted."""
+        slots = self._arrays.slot_words
+        return len(leaving) == 1 and slots[leaving[0] * f.SLOT_WORDS + f.SPAN] == span
 
     def ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
         """The ejector's choice without ``old``, checked: a user may have written it."""
@@ -148,8 +155,7 @@ class Planner:
             count: slots.
         """
         words = self._arrays.words
-        at_hand = self._rows_at_hand()
-        if leaving.fits or self._extents.fits_locked(span, leaving.slots, at_hand):
+        if leaving.fits or self._extents.fits_locked(span, leaving.slots, self._rows_at_hand()):
             rows = 0
         else:
             node = self.locate_locked(span)

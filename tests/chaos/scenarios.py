@@ -53,6 +53,7 @@ SCENARIOS = (
     adding("add to an empty table", NEW, start=(), within="reserve_locked"),
     adding("add into a gap", NEW, prepare=remove(1, 3), within="reserve_locked"),
     adding("add that ejects three", Entry(10, 33), start=FULL, within="reserve_locked"),
+    adding("add that ejects one as long", Entry(10, 10), start=FULL, within="reserve_locked"),
     adding("add that ejects all", Entry(10, 60), start=FULL[:3], within="reserve_locked"),
     adding("add beyond the sequences", NEW, options=FEW, within="reserve_locked"),
     adding("replace", Entry(2, 6, 1), options=REPLACE, within="commit_locked"),

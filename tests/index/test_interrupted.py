@@ -66,6 +66,14 @@ def prepared(max_sequences: int = 10) -> World:
     return world
 
 
+def full() -> World:
+    """Sequences 0 to 5 of 10 live steps, and room for no more."""
+    world = World(60)
+    for identity in range(6):
+        world.add(identity, 10)
+    return world
+
+
 def reserve(identity: int, length: int, replace: bool = False) -> Operation:
     def operation(world: World) -> None:
         request = Request(identity, length, length, 0, replace)
@@ -121,6 +129,11 @@ CASES: dict[str, tuple[Callable[[], World], Operation, list[State]]] = {
         prepared,
         reserve(7, 35),
         [(LIVE, []), ([1, 3, 5], []), ([3, 5], []), ([3, 5], [7])],
+    ),
+    "reserve the rows of the one that goes": (
+        full,
+        reserve(7, 10),
+        [([0, 1, 2, 3, 4, 5], []), ([1, 2, 3, 4, 5], []), ([1, 2, 3, 4, 5], [7])],
     ),
     "reserve a replacement": (prepared, reserve(3, 10, True), [(LIVE, []), (LIVE, [3])]),
     "commit": (with_writing(7), commit, [(LIVE, [7]), ([*LIVE, 7], [])]),
