@@ -68,11 +68,13 @@ class WeightedSampleStrategy(SampleStrategy):
         places, weights, total = self._tree.draw(count, self._size(), random, stratified=stratified)
         slots = places if self._per_slot else view.row_slot.take(places).astype(np.int64)
         records = view.slots.take(slots, 0)
-        room = records[:, f.LENGTH] - steps  # the last window's offset
-        if view.short:
-            np.maximum(room, 0, out=room)
+        kept = weights > 0
+        if steps > 1 or self._per_slot:
+            room = records[:, f.LENGTH] - steps  # the last window's offset
+            if view.short:
+                np.maximum(room, 0, out=room)
         if self._per_slot:
-            kept = (room >= 0) & (weights > 0)
+            kept &= room >= 0
             room += 1
             np.maximum(room, 1, out=room)
             offsets = (random.random(count) * room).astype(np.int64)
@@ -80,7 +82,8 @@ class WeightedSampleStrategy(SampleStrategy):
         else:
             # A leaf that is not 0 belongs to a live sequence: only its end can be in the way.
             offsets = places - records[:, f.START]
-            kept = (offsets <= room) & (weights > 0)
+            if steps > 1:
+                kept &= offsets <= room
         points = view.points(slots, offsets, records, weights / (total or 1.0))
         return points if kept.all() else points.at(kept.nonzero()[0])
 
