@@ -31,6 +31,9 @@ class Blocked:
     reason: str
 
 
+_TAKEN = Blocked("the room left is taken by sequences that others are writing")
+
+
 class Leaving(NamedTuple):
     """Who must go first. ``fits``: the memory that is reserved will do then, as far as is known."""
 
@@ -84,11 +87,10 @@ class Planner:
                 end = self._extents.end_locked(node) + request.span
                 return Leaving([], end <= words[f.RESERVED_ROWS])
         available = words[f.LIVE_STEPS] - old_steps
-        blocked = Blocked("the room left is taken by sequences that others are writing")
         wanted = max(need, 1 if full else 0)
         while True:
             if wanted > available or (full and not available):
-                return blocked
+                return _TAKEN
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
             if self.passes_on_locked(request.span, leaving):
                 return Leaving(leaving, True)
@@ -113,7 +115,7 @@ class Planner:
             ):
                 return Leaving(leaving, False)
             if wanted == available:
-                return blocked
+                return _TAKEN
             # Free rows enough, but nowhere in one piece: only more ejections can help.
             wanted = min(2 * max(wanted, request.span), available)
 
