@@ -141,7 +141,7 @@ class Planner:
                     slot=slot,
                 )
             freed += slots[slot * f.SLOT_WORDS + f.LENGTH]
-        if freed < wanted or len(set(chosen)) != len(chosen):
+        if freed < wanted or (len(chosen) > 1 and len(set(chosen)) != len(chosen)):
             raise StrategyError(
                 f"the ejector freed {freed} transitions in {len(chosen)} slots, {wanted} were "
                 "asked for: it must return distinct live slots that free at least as many"
@@ -156,6 +156,8 @@ class Planner:
             leaving: who is ejected first.
             count: slots.
         """
+        if leaving.fits and len(leaving.slots) >= count:
+            return None  # those who leave bring as many slots, and as much room in the identity map
         words = self._arrays.words
         if leaving.fits or self._extents.fits_locked(span, leaving.slots, self._rows_at_hand()):
             rows = 0
