@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -201,7 +202,14 @@ def _reopen(
 ) -> HeldTable:
     table = cls.__new__(cls)
     table._deliver(adaptors, device)
-    table._open = Core.open(Arena.open(address), classes, handle)
+    try:
+        arena = Arena.open(address)
+    except BaseException:
+        if handle is not None:
+            with suppress(RuntimeError):
+                handle.drop()  # or its maker would keep the memory for this process
+        raise
+    table._open = Core.open(arena, classes, handle)
     return table
 
 

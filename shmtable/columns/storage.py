@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,7 @@ class CpuStorage:
         steps_since: Callable[[Int64Array], Int64Array] = np.zeros_like,
     ) -> None:
         self.steps_since = steps_since
+        self.host = True
         self._tag_names = frozenset(tags)
         self._regions: list[Tensor] = []
         self._strides: dict[int, int] = {}
@@ -195,6 +196,21 @@ class CpuStorage:
     def is_tag(self, name: str) -> bool:
         """Whether this column has one value per sequence instead of one per transition."""
         return name in self._tag_names
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor:
+        """What was computed, as a tensor where the columns are: itself."""
+        return torch.from_numpy(values)
+
+    def replace(self, pairs: Sequence[tuple[Tensor, Tensor]], places: Int64Array) -> None:
+        """Put windows gathered later in the places of others.
+
+        Args:
+            pairs: what is changed and what is put there, [B, ...] and [n, ...] of integers.
+            places: int64 [n], each less than B, and none twice.
+        """
+        rows = torch.from_numpy(places)
+        for target, values in pairs:
+            target[rows] = values
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,6 +38,11 @@ class Storage(Protocol):
     def is_tag(self, name: str) -> bool: ...
 
     def steps_since(self, slots: Int64Array) -> Int64Array: ...
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor: ...
+
+    @property
+    def host(self) -> bool: ...
 
 
 class Windows:
@@ -96,6 +102,20 @@ class Windows:
     def __len__(self) -> int:
         """B, the windows in the batch."""
         return len(self._starts)
+
+    @property
+    def host(self) -> bool:
+        """Whether what is gathered is in the CPU's memory, for numpy to compute with."""
+        return self._storage.host
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor:
+        """What the CPU has computed, where what is gathered is: to compute with both."""
+        return self._storage.bring(values)
+
+    def places(self) -> list[Int64Array]:
+        """int64 [n] each: what columns are gathered by that are handed out as they are."""
+        rows = self._clamped_rows().reshape(-1) if self.clamped else self._starts
+        return [rows, self._slots]
 
     @property
     def offsets(self) -> Tensor:
@@ -217,7 +237,7 @@ class Windows:
     def valid(self) -> Tensor:
         """bool [B * L], False on steps past the end of the sequence."""
         if not self.clamped:
-            return torch.ones(len(self._left) * self.steps, dtype=torch.bool)
+            return torch.from_numpy(np.ones(len(self._left) * self.steps, np.bool_))
         valid = _count_from_one(self.steps) <= self._left[:, None]
         return torch.from_numpy(valid.reshape(-1))
 
@@ -260,13 +280,13 @@ def gather_columns(
     if pad is None and layout == "flat":
         return {column.name: column.gather(windows) for column in schema.columns}
     steps = windows.steps
-    past_end = ~windows.valid() if pad == "zero" and windows.clamped else None
+    past_end = _Zeroed(windows) if pad == "zero" and windows.clamped else None
     result: dict[str, Tensor] = {}
     for column in schema.columns:
         value = column.gather(windows)
         if not column.per_window:
             if past_end is not None:
-                _zero_rows(column, value, past_end)
+                past_end.zero(column, value)
             if layout == "batch_time":
                 value = value.view(-1, steps, *column.shape)
         result[column.name] = value
@@ -276,9 +296,17 @@ def gather_columns(
     return result
 
 
-def _zero_rows(column: Column, value: Tensor, rows: Tensor) -> None:
-    """Zero the rows where ``rows`` (bool [N]) is True, in place."""
-    # As bits: few operations exist for float8 or uint16, and zero bits mean zero in every dtype.
-    bits = value.view(column.dtype.carrier)
-    here = rows.to(value.device)  # which may be the storage's
-    bits.masked_fill_(here.view(-1, *(1 for _ in column.shape)), 0)
+class _Zeroed:
+    """The steps past the end of their sequences, where they are to hold zeros."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._here = ~windows.valid()
+        # Once for all columns; those that the CPU has computed are still here.
+        self._there = self._here if windows.host else windows.bring(self._here.numpy())
+
+    def zero(self, column: Column, value: Tensor) -> None:
+        """Zero them in [B * L, *shape], in place."""
+        rows = self._there if value.device == self._there.device else self._here
+        # As bits: few operations exist for float8 or uint16, and zero bits mean zero in all.
+        bits = value.view(column.dtype.carrier)
+        bits.masked_fill_(rows.view(-1, *(1 for _ in column.shape)), 0)

@@ -54,6 +54,9 @@ class FileBackend(Backend):
     def settle(self) -> None:
         """Nothing is ever under way."""
 
+    def has(self, tensor: Tensor) -> bool:
+        return True  # nobody can tell its memory from the CPU's
+
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
@@ -88,6 +91,39 @@ def mapped(path: str, size: int) -> Tensor:
     if not size:
         return torch.empty(0, dtype=torch.uint8)
     return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
+
+
+class CountingBackend(FileBackend):
+    """Tells its memory from the CPU's, and counts what goes there.
+
+    Attributes:
+        sent: bytes of each transfer.
+    """
+
+    def __init__(self, room: int = 1 << 40) -> None:
+        super().__init__(room)
+        self.sent: list[int] = []
+        self._made: list[Tensor] = []
+
+    def has(self, tensor: Tensor) -> bool:
+        memory = tensor.untyped_storage().data_ptr()
+        return any(made.untyped_storage().data_ptr() == memory for made in self._made)
+
+    def send(self, source: Tensor) -> Tensor:
+        self.sent.append(len(source))
+        return self._note(super().send(source))
+
+    def select(self, rows: Tensor, index: Tensor) -> Tensor:
+        assert self.has(index)
+        return self._note(super().select(rows, index))
+
+    def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        assert self.has(index) and self.has(values)
+        super().scatter(rows, index, values)
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        self._made.append(tensor)
+        return tensor
 
 
 class LateBackend(FileBackend):
