@@ -256,6 +256,24 @@ def test_a_long_sequence_can_be_replaced(make_table: MakeTable) -> None:
         assert table.check() == []
 
 
+def test_a_file_does_not_come_beside_a_full_table(make_table: MakeTable, tmp_path: Path) -> None:
+    table = make_table(max_sequences=100)
+    for identity in range(80):
+        table.add_sequence(identity, small_sequence(identity, 10))
+    table.store(tmp_path / "t")
+    before = {identity: table.sequence(identity) for identity in range(80)}
+    with pytest.raises(CapacityError, match="the memory on cpu taken at creation does not hold"):
+        table.restore(tmp_path / "t")
+    assert table.check() == []
+    for again in (False, True):
+        if again:
+            table.clear()
+            table.restore(tmp_path / "t")
+        for identity, rows in before.items():
+            found = table.sequence(identity)
+            assert all(torch.equal(found[name], rows[name]) for name in rows)
+
+
 def test_it_does_not_grow(make_table: MakeTable) -> None:
     table = make_table()
     table.resize(1000)
