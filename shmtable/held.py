@@ -11,6 +11,7 @@ import torch
 
 from shmtable.adaptors import Adaptor
 from shmtable.columns import Handle
+from shmtable.delivery import Deliveries
 from shmtable.errors import ClosedError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.protocols import Core, disk, lookup, restore, store
@@ -71,6 +72,7 @@ class HeldTable:
     def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
         self.adaptors = as_adaptors(adaptors)
         self.device = as_device(device)
+        self._deliveries = Deliveries(self.device) if self.device.type == "cuda" else None
 
     @property
     def _core(self) -> Core:
@@ -172,6 +174,8 @@ class HeldTable:
 
         The memory itself goes when the last process has let go. A table in a ``directory`` stays.
         """
+        if self._deliveries is not None:
+            self._deliveries.close()
         core, self._open = self._open, None
         if core is not None:
             core.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class CpuStorage:
     ) -> None:
         self.steps_since = steps_since
         self.host = True
+        self._into = threading.local()
         self._tag_names = frozenset(tags)
         self._regions: list[Tensor] = []
         self._strides: dict[int, int] = {}
@@ -125,6 +127,21 @@ class CpuStorage:
             array[start : start + len(rows)] = rows
         for array, tag in zip(self._tag_arrays, prepared.tags, strict=True):
             array[slot] = tag
+
+    @contextmanager
+    def gathering_into(self, take: Callable[[int], npt.NDArray[np.uint8] | None]) -> Iterator[None]:
+        """Have this thread's large copies of rows lie where somebody wants them.
+
+        Args:
+            take: uint8 [n] of memory to copy to, aligned to 64 bytes; None leaves it to us. What
+                is gathered there is the caller's only until that memory is used for something
+                else.
+        """
+        self._into.take = take
+        try:
+            yield
+        finally:
+            self._into.take = None
 
     def put(self, name: str, rows: Int64Array, values: npt.NDArray[Any]) -> None:
         """Store single rows of one stored column, in order: where one comes twice, the last counts.
@@ -288,7 +305,9 @@ class CpuStorage:
             # Items one after the other are taken in half the time of an indexing; of others
             # ``take`` would first copy all there are.
             return windows.take(starts) if windows.strides[0] == size else windows[starts]
-        found = np.empty(len(starts), windows.dtype)
+        take = getattr(self._into, "take", None)
+        memory = None if take is None else take(len(starts) * size)
+        found = np.empty(len(starts), windows.dtype) if memory is None else memory.view(f"V{size}")
         words = torch.from_numpy(found.view(np.uint8)).view(view.tensor.dtype)
         out = words.view(len(starts), -1)
         torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
