@@ -16,6 +16,7 @@ from tests.bench import pictures, sections
 from tests.bench.driver import Company
 from tests.bench.machine import available_bytes, machine
 from tests.bench.page import page, results_as_markdown
+from tests.bench.part import kept
 
 _EFFORTS = {"full": sections.FULL, "quick": sections.QUICK, "least": sections.LEAST}
 # All peers together, with and without priorities, and half as much that is left to others.
@@ -54,7 +55,7 @@ def write(results: dict[str, Any], folder: Path, page_path: Path | None) -> list
     figures.write_text(json.dumps(results, indent=2) + "\n")
     written = [text, figures, *pictures.draw(results, folder)]
     if page_path:
-        page_path.write_text(page(results))
+        page_path.write_text(page(results) + kept(page_path))
         written.append(page_path)
     return written
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ class Place(ABC):
     effort: int
 
     @abstractmethod
+    def chosen(self) -> AbstractContextManager[None]:
+        """Within it, tables that are made with this ``storage_device`` are there."""
+
     def make(self, **options: Any) -> Any:
         """A table of ``content``'s columns there, in any process."""
+        with self.chosen():
+            return content.make(storage_device=self.storage_device, **options)
 
     @abstractmethod
     def total(self) -> int:
@@ -52,8 +57,8 @@ class Cuda(Place):
     sources = ("cpu", "cuda")
     effort = 10
 
-    def make(self, **options: Any) -> Any:
-        return content.make(storage_device="cuda", **options)
+    def chosen(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def total(self) -> int:
         return torch.cuda.mem_get_info()[1]
@@ -76,11 +81,12 @@ class StandIn(Place):
     sources = ("cpu",)
     effort = 1
 
-    def make(self, **options: Any) -> Any:
+    @contextmanager
+    def chosen(self) -> Iterator[None]:
         before = table_module.storage_backend
         table_module.storage_backend = lambda device, directory: backends.FileBackend()  # type: ignore
         try:
-            return content.make(**options)
+            yield
         finally:
             table_module.storage_backend = before
 
