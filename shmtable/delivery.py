@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shmtable.columns import CpuStorage
 from shmtable.pinned import Slot, change_tensors
+from shmtable.shm import process
 from shmtable.streams import CudaStreams, Streams
 from shmtable.types import SampleResult
 
@@ -118,6 +119,11 @@ def delivery_to(device: torch.device | None) -> Iterator[Delivery | Direct]:
         delivery.close()
 
 
+# Of a parent process, in its forked child: nothing of it may be dropped there, as that would be a
+# call of CUDA, which does not work in a forked process.
+_of_parents: list[threading.local] = []
+
+
 class Deliveries:
     """Delivery of a table's samples on a device, to whichever thread draws them.
 
@@ -128,6 +134,7 @@ class Deliveries:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._own = threading.local()
+        process.after_fork(self._begin_anew)
 
     def deliver(self, sample: Callable[[], SampleResult], storage: CpuStorage) -> SampleResult:
         """Draw a sample and begin to copy it; this thread's stream waits for that, not the CPU.
@@ -143,4 +150,8 @@ class Deliveries:
 
     def close(self) -> None:
         """Let the pinned memory go; copies that are under way keep what they read from."""
+        self._own = threading.local()
+
+    def _begin_anew(self) -> None:
+        _of_parents.append(self._own)
         self._own = threading.local()

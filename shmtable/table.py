@@ -210,7 +210,11 @@ class ArrayMemoryTable(Steered):
             )
         else:
             result = sample(core, count, sequence_length, timeout_s)
-            if core.memory is not None or self.device.type != "cpu":
+            if core.memory is not None and self.device != core.memory.backend.device:
+                # On a stream that does not wait for the caller's.
+                with core.memory.backend.working():
+                    _move(result, self.device)
+            elif core.memory is None and self.device.type != "cpu":
                 _move(result, self.device)
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)

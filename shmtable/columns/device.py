@@ -162,23 +162,25 @@ class DeviceStorage:
 
         Within :meth:`whole` it has only begun when it returns.
         """
-        with self._batch() as results:
-            item = self._laid.items[name]
-            if blocks is not None and (name, shift) in blocks:
-                blocks = None  # handed out before, and perhaps changed since
-            alone = item.place.apart or (blocks is None and length == 1)
-            key = item.region, shift
-            if alone or blocks is None or key not in blocks:
-                view = self._laid.single(name, shift) if alone and length == 1 else None
-                if view is None:
-                    view = self._laid.windows(item.region, length, shift)
-                block = self._backend.select(view, self._index(starts, len(view))).reshape(-1)
-            else:
-                block = blocks[key]
-            if blocks is not None and not alone:
-                blocks[key] = blocks[name, shift] = block
-            results.append(block)
-            return self._from_block(item, block, len(starts) * length, alone)
+        if getattr(self._batches, "sent", None) is None:
+            with self._batch() as results:
+                results.append(self.gather(name, starts, length, shift, blocks))
+            return results[0]
+        item = self._laid.items[name]
+        if blocks is not None and (name, shift) in blocks:
+            blocks = None  # handed out before, and perhaps changed since
+        alone = item.place.apart or (blocks is None and length == 1)
+        key = item.region, shift
+        if alone or blocks is None or key not in blocks:
+            view = self._laid.single(name, shift) if alone and length == 1 else None
+            if view is None:
+                view = self._laid.windows(item.region, length, shift)
+            block = self._backend.select(view, self._index(starts, view.shape[0])).reshape(-1)
+        else:
+            block = blocks[key]
+        if blocks is not None and not alone:
+            blocks[key] = blocks[name, shift] = block
+        return self._from_block(item, block, len(starts) * length, alone)
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor:
         """Copy one tag per window: [B, *shape]."""
@@ -223,11 +225,18 @@ class DeviceStorage:
 
     def _send_places(self, places: Sequence[Int64Array]) -> None:
         """Send arrays in one piece, for :meth:`_index` to find."""
-        sent = sent_together([torch.from_numpy(array) for array in places], self._backend)
-        for array, index in zip(places, sent, strict=True):
+        if not places:
+            return
+        host = self._backend.staging(sum(array.nbytes for array in places))
+        np.concatenate(places, out=host.numpy().view(np.int64))
+        sent, first = self._backend.send(host).view(torch.int64), 0
+        for array in places:
             # Seen as positive, those below zero are the largest.
             highest = int(array.view(np.uint64).max(initial=0))
-            self._batches.sent[_where(array)] = array, index, highest
+            index = sent[first : first + len(array)]
+            first += len(array)
+            # By the object, which is kept: nothing else comes to have its number.
+            self._batches.sent[id(array)] = array, index, highest
 
     def _index(self, places: Int64Array, count: int) -> Tensor:
         """int64 [B] on the device; what has been sent in this batch is not sent again.
@@ -236,13 +245,15 @@ class DeviceStorage:
             IndexError: not all are less than ``count``. Told by the device itself, that would be
                 the end of all this process has there.
         """
-        if _where(places) not in self._batches.sent:
+        found = self._batches.sent.get(id(places))
+        if found is None:
             self._send_places([places])
-        _, index, highest = self._batches.sent[_where(places)]
+            found = self._batches.sent[id(places)]
+        _, index, highest = found
         if highest >= count:
             raise IndexError(f"row {highest} of {count}")
-        found: Tensor = index
-        return found
+        sent: Tensor = index
+        return sent
 
     def bring(self, values: npt.NDArray[Any]) -> Tensor:
         """A copy on the device of what the CPU has computed."""
@@ -319,9 +330,3 @@ class DeviceStorage:
                 index = self._send_array(rows_of(starts, counts))
                 sent = self._backend.send(host).view(rows.dtype).view(total, rows.shape[1])
                 self._backend.scatter(rows, index, sent)
-
-
-def _where(places: Int64Array) -> tuple[Any, ...]:
-    # Slices and reshapes of one array are objects of their own. An array that is known by where
-    # it lies is kept, so that nothing else comes to lie there.
-    return places.__array_interface__["data"][0], places.shape, places.strides

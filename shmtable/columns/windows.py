@@ -114,8 +114,7 @@ class Windows:
 
     def places(self) -> list[Int64Array]:
         """int64 [n] each: what columns are gathered by that are handed out as they are."""
-        rows = self._clamped_rows().reshape(-1) if self.clamped else self._starts
-        return [rows, self._slots]
+        return [self._flat_rows() if self.clamped else self._starts, self._slots]
 
     @property
     def offsets(self) -> Tensor:
@@ -139,8 +138,7 @@ class Windows:
             same elements. Its rows may lie among those of other columns.
         """
         if self.clamped:
-            rows = self._clamped_rows().reshape(-1)
-            return self._storage.gather(name, rows, 1, shift, self._blocks)
+            return self._storage.gather(name, self._flat_rows(), 1, shift, self._blocks)
         return self._storage.gather(name, self._starts, self.steps, shift, self._blocks)
 
     def gather_last(self, name: str, shift: int = 0) -> Tensor:
@@ -150,7 +148,8 @@ class Windows:
             [B, *shape] in the column's dtype; always a copy.
         """
         if self.clamped:
-            return self._storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
+            lasts = self._flat_rows()[self.steps - 1 :: self.steps]
+            return self._storage.gather(name, lasts, 1, shift)
         return self._storage.gather(name, self._starts, 1, self.steps - 1 + shift)
 
     def gather_first(self, name: str) -> Tensor:
@@ -241,12 +240,12 @@ class Windows:
         valid = _count_from_one(self.steps) <= self._left[:, None]
         return torch.from_numpy(valid.reshape(-1))
 
-    def _clamped_rows(self) -> Int64Array:
-        """int64 [B, L], absolute rows; the last transition's where the sequence has ended."""
+    def _flat_rows(self) -> Int64Array:
+        """int64 [B * L], absolute rows; the last transition's where the sequence has ended."""
         if self._rows is None:
             rows: Int64Array = np.minimum(_count_from_one(self.steps), self._left[:, None])
             rows += (self._starts - 1)[:, None]
-            self._rows = rows
+            self._rows = rows.reshape(-1)
         return self._rows
 
 

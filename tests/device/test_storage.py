@@ -146,9 +146,9 @@ def test_places_are_sent_once_for_all_columns(monkeypatch: pytest.MonkeyPatch) -
     )
     starts = np.array([4, 9, 30])
     device.whole(lambda: {name: device.gather(name, starts, 5) for name in NAMES})
-    assert sent == [32]
+    assert sent == [24]
     device.whole(lambda: {name: device.gather(name, starts, 5) for name in NAMES})
-    assert sent == [32, 32]  # a batch remembers nothing of the one before
+    assert sent == [24, 24]  # a batch remembers nothing of the one before
 
 
 @pytest.mark.parametrize("wrong", [ROWS - 4, -1])

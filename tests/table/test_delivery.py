@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import shmtable.columns.storage
 from shmtable import PrioritizedSampleStrategy
 from shmtable.columns import Column, CpuStorage
+from tests.multiprocess.recipe import Crew
 from tests.pretended import Pretended, pretend  # noqa: F401
 from tests.tables import small_sequence, torn_windows
 
@@ -130,6 +132,28 @@ def test_threads_do_not_share_pinned_memory(
         thread.join()
     assert len(pretended) == 3 and len(kept) == 60
     assert all(torn_windows(data, 4) == [] for data in kept)
+
+
+def test_a_forked_child_leaves_its_parents_alone(
+    make_table: MakeTable, pretended: list[Pretended]
+) -> None:
+    table = filled(make_table)
+    kept = [table.sample(8, 4) for _ in range(3)]
+    with Crew("fork") as crew:
+        crew.add(_sample_there, table, pretended)
+        crew.go()
+        assert crew.results() == [2]
+    kept += [table.sample(8, 4) for _ in range(3)]
+    assert len(pretended) == 1 and all(torn_windows(data, 4) == [] for data in kept)
+
+
+def _sample_there(table: Any, made: list[Pretended]) -> int:
+    before = list(made[0].log)
+    assert torn_windows(table.sample(8, 4), 4) == []
+    table.close()
+    gc.collect()
+    assert made[0].log == before
+    return len(made)
 
 
 def test_adaptors_get_what_is_on_the_device(
