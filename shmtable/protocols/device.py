@@ -83,7 +83,7 @@ class DeviceMemory:
 
     def _let_go_at_exit(self) -> None:
         if self._attached_by == process.current():  # in a forked child there is nothing to undo
-            held = self._held, self._storages
+            held = self._held, self._storages, self._watch
             multiprocessing.util.Finalize(self, _let_go, args=held, exitpriority=0)
 
     @classmethod
@@ -191,7 +191,11 @@ def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
     return memory
 
 
-def _let_go(held: list[Tensor], storages: weakref.WeakSet[DeviceStorage]) -> None:
+def _let_go(
+    held: list[Tensor], storages: weakref.WeakSet[DeviceStorage], watch: process.Watch | None
+) -> None:
+    if watch is not None and watch.is_gone():
+        return  # nobody waits for it, and what the device says to it is not to be known
     held.clear()
     for storage in storages:
         storage.let_go()

@@ -104,7 +104,8 @@ class CudaClock(Clock):
     """By events of the device."""
 
     def __init__(self, device: torch.device) -> None:
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         self.device = torch.device("cuda", torch.cuda.current_device())
         torch.cuda._sleep(1000)
         cycles = 20_000_000
@@ -135,12 +136,9 @@ class CudaClock(Clock):
                 for _ in range(rounds):
                     call()
                 self.wait()
-            total = sum(
-                getattr(entry, "self_device_time_total", None) or entry.self_cuda_time_total
-                for entry in seen.key_averages()
-            )
-        except (RuntimeError, AttributeError):  # not every machine lets it look
+        except RuntimeError:  # not every machine lets it look
             return None
+        total = sum(getattr(entry, "self_device_time_total", 0.0) for entry in seen.key_averages())
         return total / rounds if total else None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shmtable import ArrayMemoryTable, DeviceMemoryError
 from shmtable import table as table_module
-from shmtable.protocols import sample
+from shmtable.protocols import device, sample
 from shmtable.shm import process
 from tests.device.backends import FileBackend, LateBackend
 from tests.multiprocess import content
@@ -47,6 +47,10 @@ def test_when_its_owner_dies_the_next_call_says_so() -> None:
         ):
             with pytest.raises(DeviceMemoryError, match=f"process {owner.pid} has ended, which"):
                 call()
+        # As the process ends: what is lost is not touched any more, not to be given back either.
+        memory = table._open.memory
+        device._let_go(memory._held, memory._storages, memory._watch)
+        assert len(memory.tensor) > 0
         table.close()
         queue.close()
         queue.join_thread()
