@@ -2,7 +2,8 @@
 #
 #   PYTHON   the interpreter .venv is made with (3.10 or later); test-gpu and bench-gpu run it
 #   QUICK    with bench: 1 ends within a minute and leaves Reverb out
-#   PAGE     with bench: also writes the page of the documentation, docs/benchmarks.md
+#   PAGE     with bench: also writes the page of the documentation, docs/benchmarks.md;
+#            with bench-gpu: the part of it that is about a GPU
 #   ARGS     passed on to the command behind demo, test, bench, test-gpu and bench-gpu
 
 PYTHON ?= python3
@@ -73,9 +74,9 @@ test-gpu: ## the tests that need a CUDA device, with $(PYTHON) as it is
 	@$(HAS) torch numpy filelock pytest
 	$(PYTHON) -m pytest tests/gpu $(ARGS)
 
-bench-gpu: ## measure samples delivered to, and stored on, a CUDA device, with $(PYTHON) as it is
+bench-gpu: ## measure on a CUDA device with $(PYTHON) as it is: ARGS="--device cpu" tries it out
 	@$(HAS) torch numpy filelock
-	$(PYTHON) -m tests.bench --device cuda $(ARGS)
+	$(PYTHON) -m tests.bench.gpu $(if $(PAGE),--page $(PAGE)) $(ARGS)
 
 clean: ## remove everything the targets above made, the environments too
 	rm -rf $(VENV) $(BENCH) $(REVERB) build dist *.egg-info docs/_build demo-output bench-output

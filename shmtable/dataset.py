@@ -75,7 +75,7 @@ class MemoryDataset(IterableDataset[SampleResult]):
         # epoch or for many, and nobody tells them which one it is.
         self._epochs: Any = None
         if self.seed is not None:
-            self._epochs = torch.zeros(_MOST_WORKERS, dtype=torch.int64)
+            self._epochs = torch.zeros(_MOST_WORKERS, dtype=torch.int64, device="cpu")
             self._epochs.share_memory_()
 
     def __len__(self) -> int:

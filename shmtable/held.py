@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 
 from shmtable.adaptors import Adaptor
 from shmtable.columns import Handle
+from shmtable.delivery import Deliveries
 from shmtable.errors import ClosedError
 from shmtable.formats import Progress, TableSerializationVersion
 from shmtable.protocols import Core, disk, lookup, restore, store
@@ -70,6 +72,7 @@ class HeldTable:
     def _deliver(self, adaptors: _Adaptors, device: torch.device | str) -> None:
         self.adaptors = as_adaptors(adaptors)
         self.device = as_device(device)
+        self._deliveries = Deliveries(self.device) if self.device.type == "cuda" else None
 
     @property
     def _core(self) -> Core:
@@ -171,6 +174,8 @@ class HeldTable:
 
         The memory itself goes when the last process has let go. A table in a ``directory`` stays.
         """
+        if self._deliveries is not None:
+            self._deliveries.close()
         core, self._open = self._open, None
         if core is not None:
             core.close()
@@ -201,7 +206,14 @@ def _reopen(
 ) -> HeldTable:
     table = cls.__new__(cls)
     table._deliver(adaptors, device)
-    table._open = Core.open(Arena.open(address), classes, handle)
+    try:
+        arena = Arena.open(address)
+    except BaseException:
+        if handle is not None:
+            with suppress(RuntimeError):
+                handle.drop()  # or its maker would keep the memory for this process
+        raise
+    table._open = Core.open(arena, classes, handle)
     return table
 
 

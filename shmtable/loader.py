@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from shmtable.columns import CpuStorage
 from shmtable.delivery import delivery_to
 from shmtable.errors import SpecError, WaitTimeoutError
 from shmtable.held import HeldTable
@@ -129,8 +130,10 @@ class MemoryLoader:
         with ExitStack() as stack:
             delivery = stack.enter_context(delivery_to(self._device))
 
+            storage = self._storage()
+
             def send() -> Any:
-                return delivery.send(self._sample)
+                return delivery.send(self._sample, storage)
 
             if self.prefetch:
                 ahead = Prefetch(send, self.prefetch, self.batches)
@@ -143,6 +146,14 @@ class MemoryLoader:
                 batch[self.size_key] = self.size
                 yield {self.data_group: batch, self.size_key: self.size}
                 del batch
+
+    def _storage(self) -> CpuStorage | None:
+        """What batches are gathered from, if none but the loader ever has what is gathered."""
+        table = self.memory_table
+        if not isinstance(table, HeldTable) or table.adaptors or table.device.type != "cpu":
+            return None
+        storage = table._core.storage
+        return storage if isinstance(storage, CpuStorage) else None
 
     def _sample(self) -> SampleResult:
         table: Any = self.memory_table

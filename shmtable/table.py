@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shmtable.adaptors import Adaptor
-from shmtable.columns import Column
+from shmtable.columns import Column, CpuStorage
 from shmtable.errors import SpecError
 from shmtable.formats import TableSerializationVersion
 from shmtable.interface import MemoryTable
@@ -204,9 +204,18 @@ class ArrayMemoryTable(Steered):
         count = at_least_one("count", count)
         sequence_length = at_least_one("sequence_length", sequence_length)
         core = self._core
-        result = sample(core, count, sequence_length, timeout_s)
-        if core.memory is not None or self.device.type != "cpu":
-            _move(result, self.device)
+        if self._deliveries is not None and isinstance(core.storage, CpuStorage):
+            result = self._deliveries.deliver(
+                lambda: sample(core, count, sequence_length, timeout_s), core.storage
+            )
+        else:
+            result = sample(core, count, sequence_length, timeout_s)
+            if core.memory is not None and self.device != core.memory.backend.device:
+                # On a stream that does not wait for the caller's.
+                with core.memory.backend.working():
+                    _move(result, self.device)
+            elif core.memory is None and self.device.type != "cpu":
+                _move(result, self.device)
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)
         return result

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shmtable.columns.backend import Backend, Handle, backend_of
 from shmtable.columns.convert import Converter, Prepared, as_step, as_tag, window_rows
-from shmtable.columns.device import DeviceStorage, device_bytes
+from shmtable.columns.device import DeviceStorage
+from shmtable.columns.device_rows import device_bytes
 from shmtable.columns.dtypes import DTYPES, DType, as_dtype
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column, MapperLike, TagColumn, VirtualColumn

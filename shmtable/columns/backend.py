@@ -87,6 +87,10 @@ class Backend(ABC):
         """Wait for what this thread has begun: an interrupt may have torn it out of ``working``."""
 
     @abstractmethod
+    def has(self, tensor: Tensor) -> bool:
+        """Whether a tensor is on the device."""
+
+    @abstractmethod
     def copy(self, target: Tensor, source: Tensor) -> None:
         """Copy between any two places, of which at least one is the device's."""
 
@@ -96,11 +100,14 @@ class Backend(ABC):
 
     @abstractmethod
     def select(self, rows: Tensor, index: Tensor) -> Tensor:
-        """Copy rows to new memory: [N, W] at int64 [B], both the device's, to [B, W]."""
+        """Copy rows to new memory: [N, W] at int64 [B], both the device's, to [B, W].
+
+        An index beyond N is the caller's mistake: a device may lose everything by it.
+        """
 
     @abstractmethod
     def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
-        """Copy [B, W] to rows [N, W] at int64 [B], all the device's; no row twice."""
+        """Copy [B, ...] to rows [N, ...] at int64 [B], all the device's; no row twice."""
 
 
 class CudaBackend(Backend):
@@ -139,17 +146,29 @@ class CudaBackend(Backend):
 
     def allocate(self, size: int) -> Tensor:
         try:
-            return torch.empty(size, dtype=torch.uint8, device=self.device)
+            memory = torch.empty(size, dtype=torch.uint8, device=self.device)
         except torch.cuda.OutOfMemoryError as error:
             raise self._no_memory(f"{size} bytes", error, size) from error
+        # Torch gives memory out again that work of the current stream may still be using, for
+        # work of that stream only; ours is done on other ones, and in other processes.
+        torch.cuda.current_stream(self.device).synchronize()
+        return memory
 
     def export(self, memory: Tensor) -> Handle:
-        _, arguments = _reductions.reduce_tensor(memory)
+        try:
+            _, arguments = _reductions.reduce_tensor(memory)
+        except RuntimeError as error:
+            raise DeviceMemoryError(
+                f"{self.device}: torch cannot hand on the table's columns "
+                f"({str(error).splitlines()[0]}); if PYTORCH_CUDA_ALLOC_CONF asks for "
+                "expandable_segments or for another backend, leave that out",
+                device=str(self.device),
+            ) from error
         return CudaHandle(self.device.index, arguments)
 
     def staging(self, size: int) -> Tensor:
         # Torch keeps what it has pinned, and gives it out again once the copies from it are done.
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
 
     @contextmanager
     def working(self, after_caller: bool = False) -> Iterator[list[Tensor]]:
@@ -171,6 +190,9 @@ class CudaBackend(Backend):
 
     def settle(self) -> None:
         self._stream().synchronize()
+
+    def has(self, tensor: Tensor) -> bool:
+        return tensor.device == self.device
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source, non_blocking=True)
@@ -216,7 +238,14 @@ class CudaHandle(Handle):
         self._arguments = arguments
 
     def attach(self) -> tuple[Backend, Tensor]:
-        backend = CudaBackend(self._index)
+        try:
+            backend = CudaBackend(self._index)
+        except SpecError as error:
+            raise DeviceMemoryError(
+                f"the table's columns are on cuda:{self._index}, which this process does not see "
+                "(CUDA_VISIBLE_DEVICES must be what it is where the table was made)",
+                device=f"cuda:{self._index}",
+            ) from error
         try:
             memory: Tensor = _reductions.rebuild_cuda_tensor(*self._arguments)
         except RuntimeError as error:

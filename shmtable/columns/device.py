@@ -8,9 +8,8 @@ one piece; rows never leave the device, unless for a file.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,69 +19,25 @@ from torch import Tensor
 
 from shmtable.columns.backend import Backend
 from shmtable.columns.convert import Prepared
-from shmtable.columns.groups import Place
+from shmtable.columns.device_rows import DeviceRows, Item
 from shmtable.columns.runs import each_run, merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.sending import PART_ALIGNMENT, sent_together
-from shmtable.columns.spec import Column
 from shmtable.columns.windows import Blocks
 from shmtable.types import Int64Array, rows_of
 
-# Regions begin at multiples of it: what the devices' own allocators align to.
-_ALIGNMENT = 512
-# Views kept per storage, none with memory of its own.
-_MAX_VIEWS = 1024
 # Fewer runs of rows are copied run by run, more of them row by row in a single operation.
 _FEW_RUNS = 64
-
-_WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """Memory of whole rows: uint8 [rows * stride]; ``names``: the columns in it."""
-
-    memory: Tensor
-    stride: int
-    names: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A column's part of a row.
-
-    ``rows``: all of them as integers [rows, words], to be written. ``inner``: strides of one
-    row's elements, in elements. ``bits``: numpy dtype of what is stored.
-    """
-
-    column: Column
-    region: int
-    place: Place
-    rows: Tensor
-    inner: tuple[int, ...]
-    bits: np.dtype[Any]
-
-
-def device_bytes(schema: Schema, rows: int, slots: int) -> int:
-    """The memory that the columns take: so many rows, and so many slots' tags."""
-    return _places(schema, rows, slots)[1]
-
-
-def _places(schema: Schema, rows: int, slots: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """By region, (first byte, bytes), and the bytes of all."""
-    sizes = {name: rows * stride for name, stride in schema.regions.items()}
-    sizes.update({tag.name: slots * tag.row_bytes for tag in schema.tags})
-    places, end = {}, 0
-    for name, size in sizes.items():
-        places[name] = end, size
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return places, end
 
 
 class DeviceStorage:
     """The columns of a table in a device's memory; see ``CpuStorage`` for what the methods do.
 
     Results are on the device, and complete when a call returns. Any number of threads may call.
+
+    Attributes:
+        steps_since: as given.
+        host: False: what is gathered is not for the CPU to compute with.
 
     Args:
         schema: the table's columns.
@@ -92,6 +47,8 @@ class DeviceStorage:
         slots: slots of every tag column.
         steps_since: as for ``CpuStorage``.
     """
+
+    host = False
 
     def __init__(
         self,
@@ -104,20 +61,9 @@ class DeviceStorage:
     ) -> None:
         self.steps_since = steps_since
         self._backend = backend
-        self._regions: list[_Region] = []
-        self._items: dict[str, _Item] = {}
-        self._views: dict[tuple[Any, ...], Tensor] = {}
         self._batches = threading.local()
         self._tag_names = frozenset(tag.name for tag in schema.tags)
-        places, _ = _places(schema, rows, slots)
-        numbers: dict[str, int] = {}
-        alone = [(tag, Place(tag.name, 0, tag.row_bytes, True)) for tag in schema.tags]
-        for column, place in [(c, schema.places[c.name]) for c in schema.stored] + alone:
-            if place.region not in numbers:
-                numbers[place.region] = len(self._regions)
-                part = memory.narrow(0, *places[place.region])
-                self._regions.append(_Region(part, place.stride, []))
-            self._add(column, numbers[place.region], place)
+        self._laid = DeviceRows(schema, memory, rows, slots)
         self._stored = [column.name for column in schema.stored]
         self._tags = [column.name for column in schema.tags]
 
@@ -136,7 +82,7 @@ class DeviceStorage:
         with self._backend.working(after_caller=unfinished):
             staged: list[tuple[Tensor, list[str], int, int]] = []
             size = 0
-            for region in self._regions:
+            for region in self._laid.regions:
                 first = slot if region.names[0] in self._tag_names else start
                 here = [name for name in region.names if not isinstance(given[name], Tensor)]
                 for name in region.names:
@@ -147,7 +93,7 @@ class DeviceStorage:
                     target = region.memory[first * region.stride : (first + count) * region.stride]
                     staged.append((target, here, size, count))
                     size += -(-len(target) // PART_ALIGNMENT) * PART_ALIGNMENT
-            host = self._backend.staging(size) if staged else torch.empty(0)
+            host = self._backend.staging(size)
             for target, names, offset, count in staged:
                 source = host[offset : offset + len(target)]
                 for name in names:
@@ -159,14 +105,14 @@ class DeviceStorage:
         # Of equal indices a device may let any win: only the last of each is given.
         found, last = np.unique(rows[::-1], return_index=True)
         kept = np.ascontiguousarray(values[::-1][last])
-        target = self._items[name].rows
+        target = self._laid.items[name].rows
         with self._backend.working():
             sent = self._send_array(kept.reshape(len(kept), -1).view(np.uint8))
             self._backend.scatter(target, self._send_array(found), sent.view(target.dtype))
 
     def _copy_rows(self, name: str, start: int, rows: Tensor | npt.NDArray[Any]) -> None:
         """Copy one column's rows by themselves."""
-        target = self._items[name].rows[start : start + len(rows)]
+        target = self._laid.items[name].rows[start : start + len(rows)]
         if isinstance(rows, Tensor):
             whole = rows.detach().contiguous().reshape(len(rows), -1)
             self._backend.copy(target, whole.view(target.dtype))
@@ -176,21 +122,29 @@ class DeviceStorage:
 
     def _in_block(self, name: str, block: npt.NDArray[np.uint8], count: int) -> npt.NDArray[Any]:
         """A column's rows in a copy of whole rows: [count, *shape]."""
-        item = self._items[name]
+        item = self._laid.items[name]
         strides = tuple(stride * item.bits.itemsize for stride in item.inner)
         shape = (count, *item.column.shape)
         return np.ndarray(shape, item.bits, block, item.place.offset, (item.place.stride, *strides))
 
     # -- gathering ---------------------------------------------------------------------------
 
-    def whole(self, gather: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def whole(
+        self, gather: Callable[[], dict[str, Tensor]], places: Sequence[Int64Array] = ()
+    ) -> dict[str, Tensor]:
         """Run what gathers a batch; what it returns is on the device, and has been copied.
 
-        Places are sent once for all columns, and columns that the CPU has computed in one piece.
+        Two transfers go there, however many columns there are: at first of the places, and at
+        last of what the CPU has computed.
+
+        Args:
+            gather: calls :meth:`gather` and so on.
+            places: int64 [n] each, what it gathers by, as far as that is known.
         """
         with self._batch() as results:
+            self._send_places(places)
             columns = gather()
-            here = [name for name, value in columns.items() if value.device != self.device]
+            here = [name for name, value in columns.items() if not self._backend.has(value)]
             sent = sent_together([columns[name] for name in here], self._backend)
             columns.update(zip(here, sent, strict=True))
             results += columns.values()
@@ -208,23 +162,25 @@ class DeviceStorage:
 
         Within :meth:`whole` it has only begun when it returns.
         """
-        with self._batch() as results:
-            item = self._items[name]
-            if blocks is not None and (name, shift) in blocks:
-                blocks = None  # handed out before, and perhaps changed since
-            alone = item.place.apart or (blocks is None and length == 1)
-            key = item.region, shift
-            if alone or blocks is None or key not in blocks:
-                view = self._single(name, shift) if alone and length == 1 else None
-                if view is None:
-                    view = self._view(item.region, length, shift)
-                block = self._backend.select(view, self._index(starts)).reshape(-1)
-            else:
-                block = blocks[key]
-            if blocks is not None and not alone:
-                blocks[key] = blocks[name, shift] = block
-            results.append(block)
-            return self._from_block(item, block, len(starts) * length, alone)
+        if getattr(self._batches, "sent", None) is None:
+            with self._batch() as results:
+                results.append(self.gather(name, starts, length, shift, blocks))
+            return results[0]
+        item = self._laid.items[name]
+        if blocks is not None and (name, shift) in blocks:
+            blocks = None  # handed out before, and perhaps changed since
+        alone = item.place.apart or (blocks is None and length == 1)
+        key = item.region, shift
+        if alone or blocks is None or key not in blocks:
+            view = self._laid.single(name, shift) if alone and length == 1 else None
+            if view is None:
+                view = self._laid.windows(item.region, length, shift)
+            block = self._backend.select(view, self._index(starts, view.shape[0])).reshape(-1)
+        else:
+            block = blocks[key]
+        if blocks is not None and not alone:
+            blocks[key] = blocks[name, shift] = block
+        return self._from_block(item, block, len(starts) * length, alone)
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor:
         """Copy one tag per window: [B, *shape]."""
@@ -236,7 +192,7 @@ class DeviceStorage:
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
-        item = self._items[name]
+        item = self._laid.items[name]
         with self._backend.working() as results:
             rows = torch.empty_like(
                 item.rows[start : start + count], memory_format=torch.contiguous_format
@@ -267,16 +223,55 @@ class DeviceStorage:
         finally:
             self._batches.sent = None
 
-    def _index(self, places: Int64Array) -> Tensor:
-        """int64 [B] on the device; what has been sent in this batch is not sent again."""
-        # By where it lies: slices and reshapes of one array are objects of their own. The array
-        # is kept, so that nothing else comes to lie there.
-        key = places.__array_interface__["data"][0], places.shape, places.strides
-        found = self._batches.sent.get(key)
+    def _send_places(self, places: Sequence[Int64Array]) -> None:
+        """Send arrays in one piece, for :meth:`_index` to find."""
+        if not places:
+            return
+        host = self._backend.staging(sum(array.nbytes for array in places))
+        np.concatenate(places, out=host.numpy().view(np.int64))
+        sent, first = self._backend.send(host).view(torch.int64), 0
+        for array in places:
+            # Seen as positive, those below zero are the largest.
+            highest = int(array.view(np.uint64).max(initial=0))
+            index = sent[first : first + len(array)]
+            first += len(array)
+            # By the object, which is kept: nothing else comes to have its number.
+            self._batches.sent[id(array)] = array, index, highest
+
+    def _index(self, places: Int64Array, count: int) -> Tensor:
+        """int64 [B] on the device; what has been sent in this batch is not sent again.
+
+        Raises:
+            IndexError: not all are less than ``count``. Told by the device itself, that would be
+                the end of all this process has there.
+        """
+        found = self._batches.sent.get(id(places))
         if found is None:
-            found = self._batches.sent[key] = places, self._send_array(places)
-        index: Tensor = found[1]
-        return index
+            self._send_places([places])
+            found = self._batches.sent[id(places)]
+        _, index, highest = found
+        if highest >= count:
+            raise IndexError(f"row {highest} of {count}")
+        sent: Tensor = index
+        return sent
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor:
+        """A copy on the device of what the CPU has computed."""
+        with self._batch() as results:
+            (sent,) = sent_together([torch.from_numpy(values)], self._backend)
+            results.append(sent)
+        return sent
+
+    def replace(self, pairs: Sequence[tuple[Tensor, Tensor]], places: Int64Array) -> None:
+        """Put windows gathered later in the places of others; see ``CpuStorage``."""
+        with self._backend.working():
+            index = self._send_array(places)
+            for target, values in pairs:
+                self._backend.scatter(target, index, values)
+
+    def let_go(self) -> None:
+        """Keep nothing of the memory: this process is about to end."""
+        self._laid.let_go()
 
     def _send_array(self, array: npt.NDArray[Any]) -> Tensor:
         """A copy on the device, of the same shape, as integers or bytes."""
@@ -288,7 +283,7 @@ class DeviceStorage:
         return sent.view(len(array), -1)
 
     @staticmethod
-    def _from_block(item: _Item, block: Tensor, count: int, alone: bool) -> Tensor:
+    def _from_block(item: Item, block: Tensor, count: int, alone: bool) -> Tensor:
         """A column's rows in copies of whole rows, or of its own alone."""
         column = item.column
         values = block.view(column.dtype.torch)
@@ -303,7 +298,7 @@ class DeviceStorage:
     def bytes_of(self, name: str, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
         """The bytes of many runs of rows, one after the other, to be read: a copy."""
         starts, counts = merged(starts, counts)
-        rows = self._items[name].rows
+        rows = self._laid.items[name].rows
         total = int(counts.sum())
         with self._backend.working():
             host = self._backend.staging(total * rows.shape[1] * rows.element_size())
@@ -322,7 +317,7 @@ class DeviceStorage:
     ) -> Iterator[list[memoryview]]:
         """Memory to write the bytes of many runs of rows to; see ``CpuStorage.filling``."""
         starts, counts = merged(starts, counts)
-        rows = self._items[name].rows
+        rows = self._laid.items[name].rows
         total = int(counts.sum())
         host = self._backend.staging(total * rows.shape[1] * rows.element_size())
         yield [host.numpy().data]
@@ -335,53 +330,3 @@ class DeviceStorage:
                 index = self._send_array(rows_of(starts, counts))
                 sent = self._backend.send(host).view(rows.dtype).view(total, rows.shape[1])
                 self._backend.scatter(rows, index, sent)
-
-    # -- views ---------------------------------------------------------------------------------
-
-    def _view(self, region: int, length: int, shift: int) -> Tensor:
-        """Windows of whole rows: every start's, overlapping, as integers [starts, words]."""
-        key = (region, length, shift)
-        view = self._views.get(key)
-        if view is None:
-            stride = self._regions[region].stride
-            view = self._keep(key, region, shift * stride, length * stride)
-        return view
-
-    def _single(self, name: str, shift: int) -> Tensor:
-        """Single rows of one column, without what lies beside it."""
-        view = self._views.get((name, shift))
-        if view is None:
-            item = self._items[name]
-            first_byte = item.place.offset + shift * item.place.stride
-            view = self._keep((name, shift), item.region, first_byte, item.column.row_bytes)
-        return view
-
-    def _keep(self, key: tuple[Any, ...], region: int, first_byte: int, size: int) -> Tensor:
-        if len(self._views) >= _MAX_VIEWS:
-            self._views.clear()
-        word = _word(self._regions[region].stride | first_byte | size)
-        view = self._views[key] = self._strided(region, first_byte, size, word)
-        return view
-
-    def _strided(self, region: int, first_byte: int, size: int, word: torch.dtype) -> Tensor:
-        """``size`` bytes from each row's start on, as integers [rows, words]."""
-        memory, stride = self._regions[region].memory, self._regions[region].stride
-        count = (len(memory) - first_byte - size) // stride + 1
-        words, step = memory.view(word), word.itemsize
-        return words.as_strided(
-            (count, size // step), (stride // step, 1), words.storage_offset() + first_byte // step
-        )
-
-    def _add(self, column: Column, region: int, place: Place) -> None:
-        self._regions[region].names.append(column.name)
-        # No wider than an element: any tensor of the column's dtype can be seen as such integers.
-        word = _word(column.dtype.itemsize)
-        sizes = np.cumprod((1, *column.shape[:0:-1]))[::-1].tolist() if column.shape else []
-        rows = self._strided(region, place.offset, column.row_bytes, word)
-        bits = column.dtype.numpy
-        self._items[column.name] = _Item(column, region, place, rows, tuple(sizes), bits)
-
-
-def _word(bytes_: int) -> torch.dtype:
-    """The widest integers that places and sizes, or-ed together, are multiples of."""
-    return next(word for word in _WORDS if not bytes_ % word.itemsize)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,8 @@ class CpuStorage:
         steps_since: Callable[[Int64Array], Int64Array] = np.zeros_like,
     ) -> None:
         self.steps_since = steps_since
+        self.host = True
+        self._into = threading.local()
         self._tag_names = frozenset(tags)
         self._regions: list[Tensor] = []
         self._strides: dict[int, int] = {}
@@ -126,6 +129,21 @@ class CpuStorage:
             array[start : start + len(rows)] = rows
         for array, tag in zip(self._tag_arrays, prepared.tags, strict=True):
             array[slot] = tag
+
+    @contextmanager
+    def gathering_into(self, take: Callable[[int], npt.NDArray[np.uint8] | None]) -> Iterator[None]:
+        """Have this thread's large copies of rows lie where somebody wants them.
+
+        Args:
+            take: uint8 [n] of memory to copy to, aligned to 64 bytes; None leaves it to us. What
+                is gathered there is the caller's only until that memory is used for something
+                else.
+        """
+        self._into.take = take
+        try:
+            yield
+        finally:
+            self._into.take = None
 
     def put(self, name: str, rows: Int64Array, values: npt.NDArray[Any]) -> None:
         """Store single rows of one stored column, in order: where one comes twice, the last counts.
@@ -197,6 +215,21 @@ class CpuStorage:
     def is_tag(self, name: str) -> bool:
         """Whether this column has one value per sequence instead of one per transition."""
         return name in self._tag_names
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor:
+        """What was computed, as a tensor where the columns are: itself."""
+        return torch.from_numpy(values)
+
+    def replace(self, pairs: Sequence[tuple[Tensor, Tensor]], places: Int64Array) -> None:
+        """Put windows gathered later in the places of others.
+
+        Args:
+            pairs: what is changed and what is put there, [B, ...] and [n, ...] of integers.
+            places: int64 [n], each less than B, and none twice.
+        """
+        rows = torch.from_numpy(places)
+        for target, values in pairs:
+            target[rows] = values
 
     def read(self, name: str, start: int, count: int) -> Tensor:
         """Copy ``count`` consecutive rows of one stored column: [count, *shape]."""
@@ -274,7 +307,9 @@ class CpuStorage:
             # Items one after the other are taken in half the time of an indexing; of others
             # ``take`` would first copy all there are.
             return windows.take(starts) if windows.strides[0] == size else windows[starts]
-        found = np.empty(len(starts), windows.dtype)
+        take = getattr(self._into, "take", None)
+        memory = None if take is None else take(len(starts) * size)
+        found = np.empty(len(starts), windows.dtype) if memory is None else memory.view(f"V{size}")
         out = torch.from_numpy(found.view(view.word).reshape(len(starts), -1))
         torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
         return found

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,6 +38,11 @@ class Storage(Protocol):
     def is_tag(self, name: str) -> bool: ...
 
     def steps_since(self, slots: Int64Array) -> Int64Array: ...
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor: ...
+
+    @property
+    def host(self) -> bool: ...
 
 
 class Windows:
@@ -98,6 +104,19 @@ class Windows:
         return len(self._starts)
 
     @property
+    def host(self) -> bool:
+        """Whether what is gathered is in the CPU's memory, for numpy to compute with."""
+        return self._storage.host
+
+    def bring(self, values: npt.NDArray[Any]) -> Tensor:
+        """What the CPU has computed, where what is gathered is: to compute with both."""
+        return self._storage.bring(values)
+
+    def places(self) -> list[Int64Array]:
+        """int64 [n] each: what columns are gathered by that are handed out as they are."""
+        return [self._flat_rows() if self.clamped else self._starts, self._slots]
+
+    @property
     def offsets(self) -> Tensor:
         """int64 [B], position of each window's first transition in its sequence; read only."""
         return torch.from_numpy(self._offsets)
@@ -119,8 +138,7 @@ class Windows:
             same elements. Its rows may lie among those of other columns.
         """
         if self.clamped:
-            rows = self._clamped_rows().reshape(-1)
-            return self._storage.gather(name, rows, 1, shift, self._blocks)
+            return self._storage.gather(name, self._flat_rows(), 1, shift, self._blocks)
         return self._storage.gather(name, self._starts, self.steps, shift, self._blocks)
 
     def gather_last(self, name: str, shift: int = 0) -> Tensor:
@@ -130,7 +148,8 @@ class Windows:
             [B, *shape] in the column's dtype; always a copy.
         """
         if self.clamped:
-            return self._storage.gather(name, self._clamped_rows()[:, -1], 1, shift)
+            lasts = self._flat_rows()[self.steps - 1 :: self.steps]
+            return self._storage.gather(name, lasts, 1, shift)
         return self._storage.gather(name, self._starts, 1, self.steps - 1 + shift)
 
     def gather_first(self, name: str) -> Tensor:
@@ -220,16 +239,16 @@ class Windows:
     def valid(self) -> Tensor:
         """bool [B * L], False on steps past the end of the sequence."""
         if not self.clamped:
-            return torch.ones(len(self._left) * self.steps, dtype=torch.bool)
+            return torch.from_numpy(np.ones(len(self._left) * self.steps, np.bool_))
         valid = _count_from_one(self.steps) <= self._left[:, None]
         return torch.from_numpy(valid.reshape(-1))
 
-    def _clamped_rows(self) -> Int64Array:
-        """int64 [B, L], absolute rows; the last transition's where the sequence has ended."""
+    def _flat_rows(self) -> Int64Array:
+        """int64 [B * L], absolute rows; the last transition's where the sequence has ended."""
         if self._rows is None:
             rows: Int64Array = np.minimum(_count_from_one(self.steps), self._left[:, None])
             rows += (self._starts - 1)[:, None]
-            self._rows = rows
+            self._rows = rows.reshape(-1)
         return self._rows
 
 
@@ -263,13 +282,13 @@ def gather_columns(
     if pad is None and layout == "flat":
         return {column.name: column.gather(windows) for column in schema.columns}
     steps = windows.steps
-    past_end = ~windows.valid() if pad == "zero" and windows.clamped else None
+    past_end = _Zeroed(windows) if pad == "zero" and windows.clamped else None
     result: dict[str, Tensor] = {}
     for column in schema.columns:
         value = column.gather(windows)
         if not column.per_window:
             if past_end is not None:
-                _zero_rows(column, value, past_end)
+                past_end.zero(column, value)
             if layout == "batch_time":
                 value = value.view(-1, steps, *column.shape)
         result[column.name] = value
@@ -279,9 +298,17 @@ def gather_columns(
     return result
 
 
-def _zero_rows(column: Column, value: Tensor, rows: Tensor) -> None:
-    """Zero the rows where ``rows`` (bool [N]) is True, in place."""
-    # As bits: few operations exist for float8 or uint16, and zero bits mean zero in every dtype.
-    bits = value.view(column.dtype.carrier)
-    here = rows.to(value.device)  # which may be the storage's
-    bits.masked_fill_(here.view(-1, *(1 for _ in column.shape)), 0)
+class _Zeroed:
+    """The steps past the end of their sequences, where they are to hold zeros."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._here = ~windows.valid()
+        # Once for all columns; those that the CPU has computed are still here.
+        self._there = self._here if windows.host else windows.bring(self._here.numpy())
+
+    def zero(self, column: Column, value: Tensor) -> None:
+        """Zero them in [B * L, *shape], in place."""
+        rows = self._there if value.device == self._there.device else self._here
+        # As bits: few operations exist for float8 or uint16, and zero bits mean zero in all.
+        bits = value.view(column.dtype.carrier)
+        bits.masked_fill_(rows.view(-1, *(1 for _ in column.shape)), 0)

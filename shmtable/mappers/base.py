@@ -134,20 +134,16 @@ def as_declared(values: Tensor, column: VirtualColumn) -> Tensor:
     return values.view(-1, *column.shape) if column.shape else values
 
 
-def zero_rows(values: Tensor, rows: BoolArray) -> None:
-    """Zero, in place, the values [*rows.shape, ...] where ``rows`` is True."""
+def zero_rows(windows: Windows, values: Tensor, rows: BoolArray) -> None:
+    """Zero, in place, the values [*rows.shape, ...] gathered where ``rows`` is True."""
     if rows.any():
         # As bytes: not every dtype can be assigned to. Zero bits are zero in all that have one.
         flat = rows.reshape(-1)
-        if values.device.type == "cpu":
+        if windows.host:
             values.view(torch.uint8).numpy().reshape(rows.size, -1)[flat] = 0
         else:
-            _zero_on_device(values, flat)
-
-
-def _zero_on_device(values: Tensor, rows: BoolArray) -> None:
-    places = torch.from_numpy(rows.nonzero()[0]).to(values.device)
-    values.view(torch.uint8).view(len(rows), -1).index_fill_(0, places, 0)
+            places = windows.bring(flat.nonzero()[0])
+            values.view(torch.uint8).view(rows.size, -1).index_fill_(0, places, 0)
 
 
 def whole_number(what: str, value: Any, least: int) -> int:

@@ -65,5 +65,5 @@ class FrameStack(Mapper):
         at = last[:, None] + np.arange(1 - self.n, 1)
         frames = windows.gather_at(column.target_name, torch.from_numpy(at), self.look_ahead)
         if self.pad == "zero":
-            zero_rows(frames, at < 0)
+            zero_rows(windows, frames, at < 0)
         return frames.view(-1, *column.shape)

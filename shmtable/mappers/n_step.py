@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from shmtable.mappers.base import (
     whole_number,
 )
 from shmtable.types import BoolArray, Int64Array
+
+_Floats = npt.NDArray[np.float64]
 
 
 class NStepReturn(Mapper):
@@ -65,16 +68,18 @@ class NStepReturn(Mapper):
 
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
         at, counted = _steps_from(windows, self.n)
+        marked = None
         if self.terminated is not None and not windows.is_tag(self.terminated):
-            flags = _flags(windows, self.terminated, at)
-            # Up to the first marked step, that one included.
-            counted &= np.cumsum(flags, 1) - flags == 0
+            marked = _not_zero(windows.gather_at(self.terminated, torch.from_numpy(at)))
+            marked = marked.reshape(at.shape)
         rewards = windows.gather_at(column.target_name, torch.from_numpy(at))
-        rows = rewards.to("cpu", torch.float64).numpy().reshape(*at.shape, -1)
-        if not counted.all():
-            rows[~counted] = 0.0
-        sums = np.einsum("i,nij->nj", self.gamma ** np.arange(self.n), rows)
-        return torch.from_numpy(sums).to(column.dtype.torch).view(-1, *column.shape)
+        rows = rewards.to(torch.float64).reshape(*at.shape, -1)
+        discounts: _Floats = self.gamma ** np.arange(self.n, dtype=np.float64)
+        if windows.host:
+            sums = torch.from_numpy(_sums(rows.numpy(), discounts, counted, marked))
+        else:
+            sums = _sums_there(windows, rows, discounts, counted, marked)
+        return sums.to(column.dtype.torch).view(-1, *column.shape)
 
 
 class NStepDiscount(Mapper):
@@ -108,17 +113,20 @@ class NStepDiscount(Mapper):
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
         remaining = windows.remaining().numpy()
         discounts = (self.gamma ** np.arange(self.n + 1))[np.minimum(remaining, self.n)]
-        if self.terminated is None or windows.is_tag(self.terminated):
-            ended = remaining <= self.n
-            if self.terminated is not None:
-                tags = _not_zero(windows.gather_tags(self.terminated))
-                ended &= tags.repeat(windows.steps)
+        if self.terminated is None:
+            discounts[remaining <= self.n] = 0.0
+            return as_declared(torch.from_numpy(discounts), column)
+        if windows.is_tag(self.terminated):
+            ended = _not_zero(windows.gather_tags(self.terminated))
+            if windows.steps > 1:
+                ended = ended.repeat_interleave(windows.steps)
+            ended &= windows.bring(remaining <= self.n)
         else:
             # Behind the sequence's end its last step is repeated, which changes no answer.
             at, _ = _steps_from(windows, self.n)
-            ended = np.logical_or.reduce(_flags(windows, self.terminated, at), 1)
-        discounts[ended] = 0.0
-        return as_declared(torch.from_numpy(discounts), column)
+            flags = _not_zero(windows.gather_at(self.terminated, torch.from_numpy(at)))
+            ended = flags.reshape(at.shape).any(1)
+        return as_declared(windows.bring(discounts).masked_fill_(ended, 0.0), column)
 
 
 class NStepElementMapper(Mapper):
@@ -148,7 +156,7 @@ class NStepElementMapper(Mapper):
         return windows.gather_at(column.target_name, at, self.look_ahead)
 
 
-# In numpy all of this: on so few numbers, its calls take a fraction of torch's.
+# In numpy where it can be: on so few numbers, its calls take a fraction of torch's.
 def _steps_from(windows: Windows, n: int) -> tuple[Int64Array, BoolArray]:
     """[N, n] each: positions of each step and the n - 1 after it, and which are in the sequence."""
     steps = np.arange(n)
@@ -156,15 +164,37 @@ def _steps_from(windows: Windows, n: int) -> tuple[Int64Array, BoolArray]:
     return at, steps < windows.remaining().numpy()[:, None]
 
 
-def _flags(windows: Windows, name: str, at: Int64Array) -> BoolArray:
-    """[N, n], where a stored column of one element is not 0."""
-    return _not_zero(windows.gather_at(name, torch.from_numpy(at))).reshape(at.shape)
+def _sums(rows: _Floats, discounts: _Floats, counted: BoolArray, marked: Tensor | None) -> _Floats:
+    """float64 [N, E] of rewards [N, n, E], of those that count: none after the first marked."""
+    if marked is not None:
+        flags = marked.numpy()
+        # Up to the first marked step, that one included.
+        counted = counted & (np.cumsum(flags, 1) - flags == 0)
+    if not counted.all():
+        rows[~counted] = 0.0
+    sums: _Floats = np.einsum("i,nij->nj", discounts, rows)
+    return sums
 
 
-def _not_zero(values: Tensor) -> BoolArray:
+def _sums_there(
+    windows: Windows,
+    rows: Tensor,
+    discounts: _Floats,
+    counted: BoolArray,
+    marked: Tensor | None,
+) -> Tensor:
+    """The same where the rows are on a device."""
+    left_out = windows.bring(~counted)
+    if marked is not None:
+        flags = marked.to(torch.int64)
+        left_out |= (flags.cumsum(1) - flags) != 0
+    rows.masked_fill_(left_out[..., None], 0.0)
+    return (rows * windows.bring(discounts)[:, None]).sum(1)
+
+
+def _not_zero(values: Tensor) -> Tensor:
     """bool [number of elements]; of any real dtype, as not all can be compared as they are."""
-    found: BoolArray = values.reshape(-1).to("cpu", torch.float64).numpy() != 0
-    return found
+    return values.reshape(-1).to(torch.float64) != 0
 
 
 def _checked_gamma(gamma: Any) -> float:

@@ -24,5 +24,5 @@ class PreviousElementMapper(Mapper):
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
         at = windows.positions().numpy() - 1
         found = windows.gather_at(column.target_name, torch.from_numpy(at))
-        zero_rows(found, at < 0)
+        zero_rows(windows, found, at < 0)
         return found

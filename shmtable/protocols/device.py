@@ -8,6 +8,7 @@ the columns' owner. All of these are told so by their next call.
 
 from __future__ import annotations
 
+import multiprocessing.util
 import weakref
 from collections.abc import Callable
 
@@ -45,18 +46,45 @@ class DeviceMemory:
         watch: whether that process can be watched: it is another one, in this pid namespace.
 
     Attributes:
-        backend, tensor: as given.
+        backend: as given.
     """
 
     def __init__(
         self, backend: Backend, tensor: Tensor, made_by: process.ProcessId, watch: bool
     ) -> None:
         self.backend = backend
-        self.tensor = tensor
+        self._held = [tensor]
+        self._storages: weakref.WeakSet[DeviceStorage] = weakref.WeakSet()
         self._made_by = made_by
         self._watch = process.Watch(made_by) if watch else None
+        self._attached_by: process.ProcessId | None = None
         self._forked = False
         process.after_fork(self._note_fork)
+
+    @property
+    def tensor(self) -> Tensor:
+        """uint8, all of it."""
+        return self._held[0]
+
+    def used_by(self, storage: DeviceStorage) -> None:
+        """Note who has views of it."""
+        self._storages.add(storage)
+
+    def say_goodbye(self) -> None:
+        """Have it let go as this process ends: its maker keeps it for as long as others have it.
+
+        Children of multiprocessing leave without dropping what they have.
+        """
+        self._attached_by = process.current()
+        self._let_go_at_exit()
+        # A forkserver's child receives the table first, and then forgets what was to be done at
+        # the end, as the child of a fork.
+        multiprocessing.util.register_after_fork(self, DeviceMemory._let_go_at_exit)
+
+    def _let_go_at_exit(self) -> None:
+        if self._attached_by == process.current():  # in a forked child there is nothing to undo
+            held = self._held, self._storages, self._watch
+            multiprocessing.util.Finalize(self, _let_go, args=held, exitpriority=0)
 
     @classmethod
     def make(cls, backend: Backend, schema: Schema, layout: Layout) -> DeviceMemory:
@@ -158,8 +186,19 @@ def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
     watch = made_by != process.current() and can_tell(arena.words)
     memory = DeviceMemory(backend, tensor, made_by, watch)
     memory.refuse_lost()
+    memory.say_goodbye()
     memory.keep(arena)
     return memory
+
+
+def _let_go(
+    held: list[Tensor], storages: weakref.WeakSet[DeviceStorage], watch: process.Watch | None
+) -> None:
+    if watch is not None and watch.is_gone():
+        return  # nobody waits for it, and what the device says to it is not to be known
+    held.clear()
+    for storage in storages:
+        storage.let_go()
 
 
 def storage_of(
@@ -178,7 +217,9 @@ def storage_of(
             steps_since,
         )
     rows, slots = layout.capacity_rows, layout.capacity_slots
-    return DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
+    storage = DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
+    memory.used_by(storage)
+    return storage
 
 
 def refuse_lost(memory: DeviceMemory | None) -> None:

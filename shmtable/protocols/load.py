@@ -48,7 +48,8 @@ def load(
         The number of sequences loaded.
 
     Raises:
-        CapacityError: the address space does not hold old and new content side by side.
+        CapacityError: the address space, or the device's memory taken at creation, does not hold
+            old and new content side by side.
         SharedMemoryError: neither does the memory.
     """
     slots: list[int] = []
@@ -89,8 +90,10 @@ def _reserve(core: Core, batch: Sequence[Request], caller: FrameType) -> list[Re
             half = len(part) // 2
             parts += [part[half:], part[:half]]
         else:
+            memory = core.memory
+            taken = "address space" if memory is None else f"memory on {memory.backend.device}"
             raise CapacityError(
-                "the address space taken at creation does not hold the table's content and the "
+                f"the {taken} taken at creation does not hold the table's content and the "
                 "file's side by side; clear() the table first, or make a new one"
             )
     return reservations

@@ -42,6 +42,7 @@ from shmtable.types import Int64Array, SamplePoints, SampleResult
 _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
 _NONE: Int64Array = np.empty(0, np.int64)
+_WEIGHTS = ""  # beside the columns, of which none has this name
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
@@ -63,30 +64,38 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
     """
     wait = Wait(core, timeout_s, f.SAMPLES_WAITED_NS)
     points, updates = _pick(core, count, steps, wait)
-    columns = _gather(core, points, steps)
+    columns, weights = _gather(core, points, steps)
     rounds = 0
     while True:
         stale = core.guard.run(_validate_locked, core, points, steps, updates)
         if stale is None:
-            return _result(core, columns, points)
+            return _result(core, columns, points, weights)
         if not isinstance(stale, _Seen):
+            weights = None
             rounds += 1
             if rounds < _ROUNDS:
                 kept = np.delete(points.slots, stale)
                 fresh, _ = _pick(core, len(stale), steps, wait, kept)
-                points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
+                points = _splice(core, columns, points, stale, fresh, steps)
                 continue
             points, seen = core.guard.run(
                 _finish_locked, core, columns, points, stale, steps, updates
             )
             if seen is None:
-                return _result(core, columns, points)
+                return _result(core, columns, points, None)
             stale = seen
         _sleep(core, count, steps, wait, stale.bell)
 
 
-def _result(core: Core, columns: dict[str, Tensor], points: SamplePoints) -> SampleResult:
-    return SampleResult(columns, points=points, weights=core.sampler.weights(points))
+def _result(
+    core: Core, columns: dict[str, Tensor], points: SamplePoints, weights: Tensor | None
+) -> SampleResult:
+    if weights is None:
+        weights = core.sampler.weights(points)
+        if weights is not None and isinstance(core.storage, DeviceStorage):
+            found = {_WEIGHTS: weights}
+            weights = core.storage.whole(lambda: found)[_WEIGHTS]
+    return SampleResult(columns, points=points, weights=weights)
 
 
 class _Seen(NamedTuple):
@@ -227,7 +236,10 @@ def _nothing_locked(core: Core, count: int, steps: int) -> SampleError | Held | 
     )
 
 
-def _gather(core: Core, points: SamplePoints, steps: int) -> dict[str, Tensor]:
+def _gather(
+    core: Core, points: SamplePoints, steps: int
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The columns; and the weights, if it saves a transfer to have them now."""
     pad, layout = core.options.pad, core.options.layout
     windows = Windows(
         core.storage,
@@ -238,12 +250,17 @@ def _gather(core: Core, points: SamplePoints, steps: int) -> dict[str, Tensor]:
         steps,
         clamp=pad is not None,
     )
-    if isinstance(core.storage, DeviceStorage):
-        # Complete when it returns: what comes next is the comparison of generations.
-        return core.storage.whole(
-            lambda: gather_columns(core.schema, windows, pad=pad, layout=layout)
-        )
-    return gather_columns(core.schema, windows, pad=pad, layout=layout)
+    if not isinstance(core.storage, DeviceStorage):
+        return gather_columns(core.schema, windows, pad=pad, layout=layout), None
+
+    def gather() -> dict[str, Tensor]:
+        columns = gather_columns(core.schema, windows, pad=pad, layout=layout)
+        weights = core.sampler.weights(points)
+        return columns if weights is None else {**columns, _WEIGHTS: weights}
+
+    # Complete when it returns: what comes next is the comparison of generations.
+    columns = core.storage.whole(gather, windows.places())
+    return columns, columns.pop(_WEIGHTS, None)
 
 
 def _validate_locked(
@@ -281,23 +298,28 @@ def _validate_locked(
 
 
 def _splice(
+    core: Core,
     columns: dict[str, Tensor],
     points: SamplePoints,
     places: Int64Array,
-    fresh: dict[str, Tensor],
     new: SamplePoints,
+    steps: int,
 ) -> SamplePoints:
-    """Put freshly drawn windows in the places of lost ones."""
-    count = len(points)
-    rows = torch.from_numpy(places)
-    for name, column in columns.items():
-        if column.numel():
-            # As bits, since not every dtype can be assigned by index.
-            bits = _BITS[column.element_size()]
-            each = len(column) // count, *column.shape[1:]
-            target = column.view(bits).view(count, *each)
-            target[rows] = fresh[name].view(bits).view(len(places), *each)
+    """Gather freshly drawn windows, and put them in the places of lost ones."""
+    fresh, _ = _gather(core, new, steps)
+    pairs = [
+        (_by_window(column, len(points)), _by_window(fresh[name], len(new)))
+        for name, column in columns.items()
+        if column.numel()
+    ]
+    core.storage.replace(pairs, places)
     return points.replaced(places, new)
+
+
+def _by_window(column: Tensor, count: int) -> Tensor:
+    """[count, rows, *shape] as bits, since not every dtype can be assigned by index."""
+    bits = column.view(_BITS[column.element_size()])
+    return bits.view(count, len(column) // count, *column.shape[1:])
 
 
 def _finish_locked(
@@ -318,7 +340,7 @@ def _finish_locked(
     fresh, seen = _pick_locked(core, len(stale), steps, np.delete(points.slots, stale))
     if fresh is None:
         return points, _Seen(seen)
-    points = _splice(columns, points, stale, _gather(core, fresh, steps), fresh)
+    points = _splice(core, columns, points, stale, fresh, steps)
     still = _validate_locked(core, points, steps, updates)
     if still is None or isinstance(still, _Seen):
         return points, still

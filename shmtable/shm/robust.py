@@ -39,7 +39,7 @@ def robust_available() -> bool:
     if sys.platform != "linux":
         return False
     try:
-        initialise(torch.zeros(header.HEADER_BYTES, dtype=torch.uint8))
+        initialise(torch.zeros(header.HEADER_BYTES, dtype=torch.uint8, device="cpu"))
     except (OSError, SpecError):
         return False
     return True

@@ -45,7 +45,9 @@ def map_file(fd: int, total_bytes: int) -> torch.Tensor:
     # closes that descriptor again.
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     try:
-        memory = torch.from_file(f"{folder}/{fd}", shared=True, size=total_bytes, dtype=torch.uint8)
+        memory = torch.from_file(
+            f"{folder}/{fd}", shared=True, size=total_bytes, dtype=torch.uint8, device="cpu"
+        )
     except (RuntimeError, MemoryError) as error:
         raise SharedMemoryError(
             f"{total_bytes} bytes of address space are refused ({error}); raise the limit "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tests.bench.cases import TRANSITIONS, cases, stored_cases
+from tests.bench.cases import TRANSITIONS, cases
 from tests.bench.files import beside_storing, file_cases
 from tests.bench.measure import measure
 from tests.bench.report import markdown, surroundings, write
@@ -43,9 +43,6 @@ def main() -> int:
         else cases(options.transitions, device)
     )
     timings = [measure(case, rounds=rounds, device=device) for case in chosen]
-    if device.type == "cuda" and not options.files:
-        there = stored_cases(options.transitions, device)
-        timings += [measure(case, rounds=rounds, device=device) for case in there]
     if options.files:
         timings.append(beside_storing(options.transitions, options.output, rounds))
     text = markdown(around, timings)

@@ -16,6 +16,7 @@ from tests.bench import pictures, sections
 from tests.bench.driver import Company
 from tests.bench.machine import available_bytes, machine
 from tests.bench.page import page, results_as_markdown
+from tests.bench.part import kept
 
 _EFFORTS = {"full": sections.FULL, "quick": sections.QUICK, "least": sections.LEAST}
 # All peers together, with and without priorities, and half as much that is left to others.
@@ -55,7 +56,8 @@ def write(results: dict[str, Any], folder: Path, page_path: Path | None) -> list
     written = [text, figures, *pictures.draw(results, folder)]
     if page_path:
         drawn = pictures.draw(results, page_path.parent / "drawings", "svg")
-        page_path.write_text(page(results, [path.relative_to(page_path.parent) for path in drawn]))
+        shown = [path.relative_to(page_path.parent) for path in drawn]
+        page_path.write_text(page(results, shown) + kept(page_path))
         written += [page_path, *drawn]
     return written
 

@@ -24,7 +24,6 @@ from shmtable import (
 TRANSITIONS = 200_000
 SEQUENCE_LENGTH = 200
 OBS, ACTION = 17, 6  # HalfCheetah's
-WIDE = 64
 
 
 @dataclass(frozen=True)
@@ -88,47 +87,6 @@ def cases(transitions: int, device: torch.device) -> Iterator[Case]:
             with table.writer(chunk=SEQUENCE_LENGTH) as writer:
                 yield _appending(writer, random)
                 writer.drop()
-
-
-def stored_cases(transitions: int, device: torch.device) -> Iterator[Case]:
-    """Samples of tables whose columns are on the device, beside copies within its memory."""
-    random = np.random.default_rng(0)
-    wide = [Column("actions", (WIDE,), "float32")]
-
-    def wide_sequence(random: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-        return {"actions": random.random((SEQUENCE_LENGTH, WIDE), np.float32)}
-
-    for what, chosen, sequence, sizes in (
-        ("5 columns", columns(), random_sequence, ((256, 1), (64, 32))),
-        (f"{WIDE} floats", wide, wide_sequence, ((4096, 64),)),
-    ):
-        with ArrayMemoryTable(
-            columns=chosen,
-            maxlen=transitions,
-            max_sequences=transitions // SEQUENCE_LENGTH,
-            sampler=UniformSampleStrategy(),
-            ejector=FifoEjectionStrategy(),
-            storage_device=device,
-            seed=0,
-        ) as table:
-            for identity in range(transitions // SEQUENCE_LENGTH):
-                table.add_sequence(identity, sequence(random))
-            for count, length in sizes:
-                yield _sampling_there(table, f"sample({count}, {length}) of {what}", count, length)
-
-
-def _sampling_there(table: ArrayMemoryTable, name: str, count: int, length: int) -> Case:
-    sample = table.sample(count, length)
-    # Cold, as the rows of a sample are: copies of several batches take turns.
-    sources = itertools.cycle([[column.clone() for column in sample.values()] for _ in range(2)])
-    moved = sum(column.numel() * column.element_size() for column in sample.values())
-    return Case(
-        f"{name} stored on the device",
-        lambda: table.sample(count, length),
-        lambda: [column.clone() for column in next(sources)],
-        moved,
-        120.0 if (count, length) == (256, 1) else None,
-    )
 
 
 def _sampling(table: ArrayMemoryTable, count: int, length: int, device: torch.device) -> Case:

@@ -12,19 +12,21 @@ from torch import Tensor
 from shmtable.columns import Backend, Handle
 from shmtable.errors import DeviceMemoryError, SharedMemoryError
 
+ROOM = 1 << 40
+
 
 class FileBackend(Backend):
     """Memory in a file without a name, which other processes open through their maker's hands.
 
     Args:
-        room: bytes that it has.
+        room: bytes that it has; ``ROOM`` if not given.
     """
 
     device = torch.device("cpu")
     forks = True
 
-    def __init__(self, room: int = 1 << 40) -> None:
-        self.room = room
+    def __init__(self, room: int | None = None) -> None:
+        self.room = ROOM if room is None else room
         self.handles = 0
         self._descriptors: list[int] = []
 
@@ -33,8 +35,7 @@ class FileBackend(Backend):
             os.close(descriptor)
 
     def allocate(self, size: int) -> Tensor:
-        if size > self.room:
-            raise SharedMemoryError(f"no room for {size} bytes", asked_bytes=size)
+        self._refuse_beyond_room(size, f"{size} bytes")
         descriptor = os.memfd_create("device")
         self._descriptors.append(descriptor)
         os.ftruncate(descriptor, size)
@@ -54,6 +55,9 @@ class FileBackend(Backend):
     def settle(self) -> None:
         """Nothing is ever under way."""
 
+    def has(self, tensor: Tensor) -> bool:
+        return True  # nobody can tell its memory from the CPU's
+
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
@@ -61,10 +65,18 @@ class FileBackend(Backend):
         return source.clone()
 
     def select(self, rows: Tensor, index: Tensor) -> Tensor:
+        size = len(index) * rows.shape[1] * rows.element_size()
+        self._refuse_beyond_room(size, "a copy of rows")
         return torch.index_select(rows, 0, index)
 
     def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
         rows.index_copy_(0, index, values)
+
+    def _refuse_beyond_room(self, size: int, what: str) -> None:
+        if size > self.room:
+            raise SharedMemoryError(
+                f"the device has no room for {what}", asked_bytes=size, free_bytes=self.room - 1
+            )
 
 
 class FileHandle(Handle):
@@ -90,6 +102,39 @@ def mapped(path: str, size: int) -> Tensor:
     return torch.from_file(path, shared=True, size=size, dtype=torch.uint8)
 
 
+class CountingBackend(FileBackend):
+    """Tells its memory from the CPU's, and counts what goes there.
+
+    Attributes:
+        sent: bytes of each transfer.
+    """
+
+    def __init__(self, room: int | None = None) -> None:
+        super().__init__(room)
+        self.sent: list[int] = []
+        self._made: list[Tensor] = []
+
+    def has(self, tensor: Tensor) -> bool:
+        memory = tensor.untyped_storage().data_ptr()
+        return any(made.untyped_storage().data_ptr() == memory for made in self._made)
+
+    def send(self, source: Tensor) -> Tensor:
+        self.sent.append(len(source))
+        return self._note(super().send(source))
+
+    def select(self, rows: Tensor, index: Tensor) -> Tensor:
+        assert self.has(index)
+        return self._note(super().select(rows, index))
+
+    def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        assert self.has(index) and self.has(values)
+        super().scatter(rows, index, values)
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        self._made.append(tensor)
+        return tensor
+
+
 class LateBackend(FileBackend):
     """Carries everything out at the end of its work, and until then shows what was there before.
 
@@ -101,7 +146,7 @@ class LateBackend(FileBackend):
 
     forks = False
 
-    def __init__(self, room: int = 1 << 40) -> None:
+    def __init__(self, room: int | None = None) -> None:
         super().__init__(room)
         self.log: list[str] = []
         self.at_the_end: Callable[[], object] | None = None

@@ -36,6 +36,6 @@ def stored(
     backend = FileBackend()
     memory = backend.allocate(device_bytes(schema, count, slots))
     storage = DeviceStorage(schema, backend, memory, count, slots, steps_since)
-    for region, filled in zip(storage._regions, [*rows.values(), *tags.values()], strict=True):
+    for region, filled in zip(storage._laid.regions, [*rows.values(), *tags.values()], strict=True):
         region.memory.copy_(filled)
     return storage

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing.util
 import os
 import pickle
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -26,12 +28,10 @@ from shmtable import (
 from shmtable import table as table_module
 from shmtable.errors import ArenaError
 from shmtable.index import fields as f
-from shmtable.protocols import sample
 from shmtable.protocols.device import storage_backend
-from shmtable.shm import process
-from tests.device.backends import FileBackend, FileHandle, LateBackend
+from tests.device.backends import FileBackend, FileHandle
 from tests.multiprocess import content
-from tests.multiprocess.recipe import Crew, link
+from tests.multiprocess.recipe import Crew
 from tests.tables import small_sequence, torn_windows
 
 MakeTable = Callable[..., Any]
@@ -100,6 +100,51 @@ def test_closing_frees_the_memory(make_table: MakeTable) -> None:
     assert torn_windows(found, 2) == []
 
 
+def test_who_finds_no_table_any_more_holds_no_memory_of_it(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = []
+    monkeypatch.setattr(FileHandle, "drop", lambda handle: dropped.append(handle))
+    table = make_table()
+    data = pickle.dumps(table)
+    table.close()
+    with pytest.raises(ArenaError):
+        pickle.loads(data)
+    assert len(dropped) == 1
+
+
+_kept: list[ArrayMemoryTable] = []
+
+
+def _keep_to_the_end(table: ArrayMemoryTable, report: Path) -> None:
+    assert content.wrong_with(table.sample(8, 3), 3) == []
+    _kept.append(table)  # as a program does that never thinks of it
+    laid = table._core.storage._laid
+    views = [table._core.memory.tensor, laid.windows(0, 3, 0)]
+    views += [part.memory for part in laid.regions] + [item.rows for item in laid.items.values()]
+    left = [weakref.ref(view) for view in views]
+
+    def look() -> None:
+        report.write_text(f"{sum(view() is not None for view in left)} of {len(left)}")
+
+    # As late as anything happens in a child of multiprocessing.
+    multiprocessing.util.Finalize(None, look, exitpriority=-1)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_ends_has_let_go_of_it(
+    make_table: MakeTable, tmp_path: Path, method: str
+) -> None:
+    table = make_table(columns=content.columns())
+    table.add_sequence(1, content.sequence(1, 9))
+    with Crew(method) as crew:
+        crew.add(_keep_to_the_end, table, tmp_path / "left")
+        crew.go()
+        crew.results()
+    assert (tmp_path / "left").read_text() == "0 of 9"
+    assert content.wrong_with(table.sample(8, 3), 3) == []
+
+
 def _pass_on(table: ArrayMemoryTable) -> str:
     with pytest.raises(DeviceMemoryError) as caught:
         pickle.dumps(table)
@@ -134,138 +179,6 @@ def test_a_name_does_not_lead_to_it(make_table: MakeTable, unique_name: Callable
     with ArrayMemoryTable.attach(name) as twin:  # where it is there already, it is found
         table.add_sequence(1, small_sequence(1, 5))
         assert torn_windows(twin.sample(4, 2), 2) == []
-
-
-# -- losing it -----------------------------------------------------------------------------------
-
-
-def _make_and_hold(pipe: Any) -> None:
-    table_module.storage_backend = lambda device, directory: FileBackend()  # type: ignore
-    table = content.make()
-    table.add_sequence(1, content.sequence(1, 9))
-    pipe.put(table)
-    link().tell("sent")
-    link().hear()
-
-
-def test_when_its_owner_dies_the_next_call_says_so() -> None:
-    with Crew("spawn") as crew:
-        queue = crew.context.Queue()
-        owner = crew.add(_make_and_hold, queue)
-        crew.go()
-        assert owner.hear() == "sent"
-        table = queue.get(timeout=60)
-        assert content.wrong_with(table.sample(8, 3), 3) == []
-        owner.kill()
-        owner.join()
-        for call in (
-            lambda: table.sample(8, 3),
-            lambda: table.add_sequence(2, content.sequence(2, 5)),
-            table.size,
-            table.check,
-        ):
-            with pytest.raises(DeviceMemoryError, match=f"process {owner.pid} has ended, which"):
-                call()
-        table.close()
-        queue.close()
-        queue.join_thread()
-
-
-def _own_for_ever(pipe: Any) -> None:
-    table_module.storage_backend = lambda device, directory: FileBackend()  # type: ignore
-    table = content.make()
-    for _ in range(2):
-        pipe.put(table)
-    link().tell("sent")
-    link().hear()
-
-
-def test_who_waits_for_a_dead_owner_is_told() -> None:
-    with Crew("spawn") as crew:
-        queue = crew.context.Queue()
-        owner = crew.add(_own_for_ever, queue)
-        crew.go()
-        assert owner.hear() == "sent"
-        with queue.get(timeout=60) as table:
-            other = queue.get(timeout=60)  # somebody else is left who could add
-            owner.kill()
-            owner.join()
-            with pytest.raises(DeviceMemoryError, match="has ended"):
-                # As one who had begun to wait before: every call begins with a look.
-                sample(table._open, 4, 2, None)
-            other.close()
-        queue.close()
-        queue.join_thread()
-
-
-def test_a_watch_sees_an_end() -> None:
-    with Crew("spawn") as crew:
-        member = crew.add(_hear)
-        crew.go()
-        other = process.ProcessId(member.pid, process.start_time(member.pid))
-        watch = process.Watch(other)
-        assert not watch.is_gone()
-        # One with its number and another start is not it.
-        assert process.Watch(process.ProcessId(member.pid, other.start - 1)).is_gone()
-        member.kill()
-        member.join()
-        assert watch.is_gone()
-        assert process.Watch(other).is_gone()
-
-
-def _churn(table: ArrayMemoryTable, first: int) -> None:
-    for identity in range(first, first + 1_000_000):
-        table.add_sequence(identity, content.sequence(identity, 1 + identity % 24, width=64))
-        if identity == first:
-            link().tell("writing")
-
-
-def test_killed_writers_leave_whole_windows(make_table: MakeTable) -> None:
-    table = make_table(columns=content.columns(64), maxlen=300)
-    with Crew("fork") as crew:
-        crew.start(_churn, table, 0)
-        for number in range(1, 9):
-            victim = crew.start(_churn, table, number << 24)
-            assert [victim.hear(), victim.hear()] == ["ready", "writing"]
-            for steps in range(1, 20):
-                found = table.sample(32, 1 + steps % 8, timeout_s=60)
-                assert content.wrong_with(found, 1 + steps % 8) == []
-            victim.kill()
-            victim.join()
-        crew.members[0].kill()
-        crew.members[0].join()
-    assert table.check() == []
-    for identity in table.identities().tolist():
-        assert content.wrong_with_sequence(table.sequence(identity), identity) == []
-
-
-def _hear() -> None:
-    link().hear()
-
-
-def _use_forked(table: ArrayMemoryTable) -> list[str]:
-    said = []
-    for call in (table.size, lambda: table.sample(4, 2), lambda: pickle.dumps(table)):
-        with pytest.raises(DeviceMemoryError) as caught:
-            call()
-        said.append(str(caught.value))
-    table.close()
-    return said
-
-
-def test_a_forked_child_is_refused_in_words(
-    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(table_module, "storage_backend", lambda *_: LateBackend())
-    table = make_table()
-    table.add_sequence(1, small_sequence(1, 5))
-    with Crew("fork") as crew:
-        crew.add(_use_forked, table)
-        crew.go()
-        (said,) = crew.results()
-    assert len(said) == 3
-    assert all("start it by spawn or forkserver" in text for text in said)
-    assert torn_windows(table.sample(8, 2), 2) == []
 
 
 # -- making it -----------------------------------------------------------------------------------
@@ -341,6 +254,24 @@ def test_a_long_sequence_can_be_replaced(make_table: MakeTable) -> None:
         table.add_sequence(2, small_sequence(2, 100 - length) if length < 100 else
                            small_sequence(2, 1))  # fmt: skip
         assert table.check() == []
+
+
+def test_a_file_does_not_come_beside_a_full_table(make_table: MakeTable, tmp_path: Path) -> None:
+    table = make_table(max_sequences=100)
+    for identity in range(80):
+        table.add_sequence(identity, small_sequence(identity, 10))
+    table.store(tmp_path / "t")
+    before = {identity: table.sequence(identity) for identity in range(80)}
+    with pytest.raises(CapacityError, match="the memory on cpu taken at creation does not hold"):
+        table.restore(tmp_path / "t")
+    assert table.check() == []
+    for again in (False, True):
+        if again:
+            table.clear()
+            table.restore(tmp_path / "t")
+        for identity, rows in before.items():
+            found = table.sequence(identity)
+            assert all(torch.equal(found[name], rows[name]) for name in rows)
 
 
 def test_it_does_not_grow(make_table: MakeTable) -> None:

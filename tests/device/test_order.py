@@ -87,10 +87,14 @@ def test_what_leaves_before_the_copy_is_noticed(make_table: MakeTable, late: Lat
             late._late = operations
 
     late.at_the_end = churn
+    late.log.clear()
     sample = table.sample(32, 4)
     assert changes == []
     assert torn_windows(sample, 4) == []
     assert int(sample["obs"][:, 0].min()) >= 20
+    # What is drawn anew is gathered, and put in its places, by work that is waited for as well.
+    last = late.log[-late.log[::-1].index("begin") - 1 :]
+    assert last == ["begin", "send", *["scatter"] * len(sample), "complete"]
 
 
 def test_updates_are_there_before_the_lock_is_let_go(

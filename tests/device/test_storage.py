@@ -11,7 +11,6 @@ import torch
 from shmtable.columns import Column, Converter, CpuStorage, Schema, TagColumn
 from shmtable.columns import device as device_module
 from shmtable.columns.sending import sent_together
-from shmtable.mappers.base import _zero_on_device
 from tests.columns.placing import bits
 from tests.columns.test_storage import random_values
 from tests.device.backends import FileBackend
@@ -152,6 +151,31 @@ def test_places_are_sent_once_for_all_columns(monkeypatch: pytest.MonkeyPatch) -
     assert sent == [24, 24]  # a batch remembers nothing of the one before
 
 
+@pytest.mark.parametrize("wrong", [ROWS - 4, -1])
+def test_rows_that_are_not_there_are_never_asked_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    _, device = both()
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a device would have ended the process")
+
+    monkeypatch.setattr(FileBackend, "select", refuse)
+    with pytest.raises(IndexError):
+        device.gather("obs", np.array([3, wrong, 5]), 5)
+    with pytest.raises(IndexError):
+        device.gather_tags("who", np.array([SLOTS]))
+
+
+def test_windows_take_the_places_of_others() -> None:
+    cpu, device = both()
+    places = np.array([2, 0])
+    for storage in (cpu, device):
+        target, values = torch.arange(24).view(4, 3, 2), torch.arange(100, 112).view(2, 3, 2)
+        storage.replace([(target, values), (target.clone(), values)], places)
+        assert target[:, 0, 0].tolist() == [106, 6, 100, 18]
+
+
 def test_single_rows_are_stored_in_order() -> None:
     cpu, device = both()
     rows = np.array([7, 3, 7, 50, 3, 7])
@@ -209,9 +233,3 @@ def test_many_tensors_are_sent_in_one_piece() -> None:
     sent[0].zero_()
     assert sent[3].tolist() == [0, 1, 2, 3, 4]
     assert sent_together([], backend) == []
-
-
-def test_rows_are_zeroed_on_a_device_as_on_the_cpu() -> None:
-    values = torch.arange(1.0, 13.0).view(6, 2)
-    _zero_on_device(values, np.array([True, False, False, True, False, True]))
-    assert values.tolist() == [[0, 0], [3, 4], [5, 6], [0, 0], [9, 10], [0, 0]]

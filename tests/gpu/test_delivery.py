@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import shmtable.columns.storage
 from tests.tables import small_sequence, torn_windows
 
 pytestmark = [
@@ -48,3 +49,32 @@ def test_sequences_of_device_tensors_arrive(table: Any) -> None:
     kept = table.sequence(99)
     for name, rows in given.items():
         np.testing.assert_array_equal(kept[name].cpu().numpy(), rows)
+
+
+@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+def test_a_busy_stream_of_the_callers_own_sees_whole_samples(
+    table: Any, monkeypatch: pytest.MonkeyPatch, alone_bytes: int
+) -> None:
+    monkeypatch.setattr(shmtable.columns.storage, "_ALONE_BYTES", alone_bytes)
+    stream: Any = torch.cuda.Stream()
+    sums, wanted = [], []
+    with torch.cuda.stream(stream):
+        for number in range(200):
+            sample = table.sample(1000 + number, 5)
+            torch.cuda._sleep(100_000)  # the memory of what is dropped here is still in use there
+            sums.append(sample["obs"][:, 0].double().sum())
+            wanted.append(5 * int(sample.points.identities.sum()))
+            del sample
+    stream.synchronize()
+    assert [int(one) for one in sums] == wanted
+
+
+def test_a_sample_does_not_wait_for_the_callers_work(table: Any) -> None:
+    for _ in range(3):
+        table.sample(64, 5)
+    torch.cuda._sleep(500_000_000)
+    busy: Any = torch.cuda.Event()
+    busy.record()
+    sample = table.sample(64, 5)
+    assert not busy.query()
+    assert torn_windows({name: column.cpu() for name, column in sample.items()}, 5) == []

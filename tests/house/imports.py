@@ -38,7 +38,9 @@ LEVELS = {
     "writer": 5,
     "vector_writer": 5,
     "prefetch": 5,
-    "delivery": 5,
+    "streams": 1,
+    "pinned": 2,
+    "delivery": 4,
     "loader": 5,
     "dataset": 5,
     # Beside the table, whose columns they have to know: what collects steps, and what stands

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.bench import tables
 from tests.bench.aims import aims
-from tests.bench.cases import stored_cases
 from tests.bench.driver import Company, Driven, Gone, Measured
+from tests.bench.part import kept
 from tests.bench.peers.base import Case, Setup
 
 ROOT = Path(__file__).parents[2]
@@ -69,18 +68,39 @@ def test_what_a_transition_takes_is_measured() -> None:
     assert all(1 < frames[name] < 2 for name in frames if not name.startswith("("))
 
 
-def test_what_is_measured_on_a_device_runs() -> None:
-    found = []
-    for case in stored_cases(10_000, torch.device("cpu")):
-        copied = case.copy()
-        assert [len(column) for column in copied] == [len(c) for c in case.call().values()]
-        assert case.moved_bytes == sum(c.numel() * c.element_size() for c in copied)
-        found.append(case.name)
-    assert found == [
-        "sample(256, 1) of 5 columns stored on the device",
-        "sample(64, 32) of 5 columns stored on the device",
-        "sample(4096, 64) of 64 floats stored on the device",
+def test_what_is_measured_on_a_device_runs_without_one(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\nFigures.\n")
+    command = [sys.executable, "-W", "error", "-m", "tests.bench.gpu", "--device", "cpu"]
+    for _ in range(2):  # the second one takes the first one's place
+        run = subprocess.run(
+            [*command, "--output", str(tmp_path), "--page", str(page)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert run.returncode == 0, run.stderr
+    results = json.loads((tmp_path / "bench-gpu.json").read_text())
+    assert [row["measure"] for row in results["rows"]] == [
+        "sample(16, 8) of 64 floats: share of a copy there",
+        "sample(256, 1) of 5 columns, µs",
+        "sample(256, 1) of 5 columns, µs on the device",
+        "loader, batches of 0 MiB: share of a plain copy",
+        "steps of 0.2 ms with prefetch beside a batch that is there",
+        "sample(64, 32): times as fast as TorchRL, both there",
+        "torn windows in 0.3 s, two writers",
     ]
+    for row in results["rows"]:
+        assert row["value"] is None or row["value"] >= 0
+        assert (row["value"] is None) == bool(row["why"])
+        assert f"| {row['measure']} |" in run.stdout
+    torn = results["rows"][-1]
+    assert torn["value"] == 0 and torn["figures"]["samples of 64 windows"] > 0
+    text = page.read_text()
+    assert text.startswith("# A page\n\nFigures.\n") and text.count("## On a GPU") == 1
+    assert "no figures of a GPU" in text
+    assert kept(page) in text and kept(tmp_path / "none.md") == ""
 
 
 def test_files_are_measured_too(tmp_path: Path) -> None:

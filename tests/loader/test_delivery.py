@@ -1,99 +1,21 @@
-"""Delivery to a device, on one that is pretended: what is copied when, and who waits for whom.
-
-The pretended device does nothing until it must. A copy that was begun is made only when somebody
-waits for an event behind it: so whoever overwrites pinned memory too early, or reads too early, is
-found out by what the copies contain.
-"""
+"""Delivery to a device that is pretended: what is copied when, and who waits for whom."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import shmtable.delivery
+import shmtable.columns.storage
 from shmtable import JointTable, MemoryLoader, PrioritizedSampleStrategy, SampleResult
 from shmtable.delivery import Delivery
+from shmtable.pinned import Slot
 from tests.loader.conftest import prefetchers
+from tests.pretended import Pretended, pretend  # noqa: F401
 from tests.tables import small_sequence, torn_windows
-
-GARBAGE = 171
-
-
-class Pretended:
-    """Streams of a device that puts everything off.
-
-    Attributes:
-        log: what was asked for, in order.
-        lent: tensors that a consumer's stream was said to use.
-    """
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.lent: list[Tensor] = []
-        self.allocated: list[int] = []
-        self._begun: list[tuple[Tensor, Tensor]] = []
-        self._here: list[Tensor] = []
-        self._lock = threading.Lock()
-        self._inside = threading.local()
-
-    @contextlib.contextmanager
-    def side(self) -> Iterator[None]:
-        self._inside.side = True
-        yield
-        self._inside.side = False
-
-    def is_inside(self) -> bool:
-        return getattr(self._inside, "side", False)
-
-    def pinned(self, size: int) -> Tensor:
-        self.allocated.append(size)
-        return torch.full((size,), GARBAGE, dtype=torch.uint8)
-
-    def send(self, tensor: Tensor) -> Tensor:
-        assert self.is_inside()
-        target = torch.full_like(tensor.view(-1).view(torch.uint8), GARBAGE)
-        target = target.view(tensor.dtype).view(tensor.shape)
-        with self._lock:
-            self.log.append("send")
-            self._begun.append((tensor, target))
-            self._here.append(target)
-        return target
-
-    def mark(self) -> int:
-        assert self.is_inside()
-        with self._lock:
-            self.log.append(f"mark {len(self._here)}")
-            return len(self._here)
-
-    def _run_until(self, event: int) -> None:
-        with self._lock:
-            done = len(self._here) - len(self._begun)
-            for source, target in self._begun[: max(event - done, 0)]:
-                target.copy_(source)
-            del self._begun[: max(event - done, 0)]
-
-    def finish(self, event: int) -> None:
-        self.log.append(f"finish {event}")
-        self._run_until(event)
-
-    def follow(self, event: int) -> None:
-        assert not self.is_inside()
-        self.log.append(f"follow {event}")
-        self._run_until(event)
-
-    def has(self, tensor: Tensor) -> bool:
-        return any(tensor is one for one in self._here)
-
-    def lend(self, tensor: Tensor) -> None:
-        assert not self.is_inside()
-        self.lent.append(tensor)
 
 
 def sample(number: int, rows: int = 3) -> SampleResult:
@@ -227,20 +149,6 @@ def test_copies_begun_before_an_error_keep_their_slot() -> None:
 # -- in a loader ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> list[Pretended]:
-    """Loaders take "cuda" for a pretended device; one for each iteration."""
-    made: list[Pretended] = []
-
-    def make(device: torch.device) -> Pretended:
-        assert device.type == "cuda"
-        made.append(Pretended())
-        return made[-1]
-
-    monkeypatch.setattr(shmtable.delivery, "CudaStreams", make)
-    return made
-
-
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_a_loader_delivers_whole_batches(
     make_table, pretended: list[Pretended], prefetch: int
@@ -287,3 +195,30 @@ def test_joint_samples_are_delivered_with_their_sources(
     iterator.close()
     assert pretended[0].has(batch["default"].sources)
     assert batch["default"].sources.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("adaptors", [0, 1])
+def test_a_loader_gathers_right_to_pinned_memory_unless_others_see_it(
+    make_table, pretended: list[Pretended], monkeypatch: pytest.MonkeyPatch, adaptors: int
+) -> None:
+    monkeypatch.setattr(shmtable.columns.storage, "_ALONE_BYTES", 0)
+    table = make_table(adaptors=[lambda result, *_: result] * adaptors)
+    for identity in range(20):
+        table.add_sequence(identity, small_sequence(identity, 10))
+    took = []
+    original = Slot.take
+
+    def take(slot: Slot, size: int) -> Any:
+        found = original(slot, size)
+        took.append(found is not None)
+        return found
+
+    monkeypatch.setattr(Slot, "take", take)
+    kept = [
+        batch["default"]
+        for batch in MemoryLoader(table, 16, 4, "n", batches=12, prefetch=2, device="cuda")
+    ]
+    for data in kept:
+        assert torn_windows(data, 4) == []
+        assert all(pretended[0].has(tensor) for name, tensor in data.items() if name != "n")
+    assert took == [] if adaptors else all(took[-12:])

@@ -57,9 +57,9 @@ def _prioritized(setup: Setup) -> PrioritizedSampler:
 class Buffer:
     """See ``Table``."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, device: str = "cpu") -> None:
         self._setup = setup
-        self._storage = LazyTensorStorage(setup.transitions)
+        self._storage = LazyTensorStorage(setup.transitions, device=device)
         sampler = _prioritized(setup) if setup.priorities else RandomSampler()
         self._buffer = TensorDictReplayBuffer(
             storage=self._storage, sampler=sampler, batch_size=256

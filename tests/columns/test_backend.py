@@ -1,0 +1,179 @@
+"""What is asked of CUDA, and in which order; on a pretended one that only writes it down."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from shmtable.columns import backend as module
+from shmtable.columns.backend import CudaBackend, CudaHandle
+from shmtable.errors import DeviceMemoryError, SharedMemoryError
+
+
+class Stream:
+    """A stream by its name."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def synchronize(self) -> None:
+        self.log.append(f"wait for {self.name}")
+
+    def wait_stream(self, other: Stream) -> None:
+        self.log.append(f"{self.name} after {other.name}")
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One device, its memory the CPU's; tensors on it are told by nothing."""
+    log: list[str] = []
+    caller = Stream(log, "caller")
+    real = torch.empty
+
+    @contextmanager
+    def current(stream: Stream) -> Iterator[None]:
+        log.append(f"on {stream.name}")
+        yield
+        log.append("off")
+
+    def empty(size: int, *, dtype: torch.dtype, device: Any, pin_memory: bool = False) -> Any:
+        log.append(f"{'pinned' if pin_memory else 'empty'} {torch.device(device).type}")
+        return real(size, dtype=dtype)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: caller)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(log, "own"))
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 100))
+    monkeypatch.setattr(torch, "empty", empty)
+    return log
+
+
+class Result:
+    """Stands for a tensor on the device."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def record_stream(self, stream: Stream) -> None:
+        self.log.append(f"used on {stream.name}")
+
+
+def test_memory_is_nobody_elses_when_it_is_handed_out(log: list[str]) -> None:
+    assert len(CudaBackend(0).allocate(64)) == 64
+    # What the caller's stream still does with memory that it has given back comes first.
+    assert log == ["empty cuda", "wait for caller"]
+
+
+def test_work_is_complete_and_its_results_belong_to_the_caller(log: list[str]) -> None:
+    with CudaBackend(0).working() as results:
+        log.append("work")
+        results.append(Result(log))
+    assert log == ["on own", "work", "wait for own", "off", "used on caller"]
+
+
+def test_what_the_caller_has_begun_may_come_first(log: list[str]) -> None:
+    with CudaBackend(0).working(after_caller=True):
+        log.append("work")
+    assert log == ["own after caller", "on own", "work", "wait for own", "off"]
+
+
+def test_an_error_leaves_nothing_under_way(log: list[str]) -> None:
+    with pytest.raises(KeyError), CudaBackend(0).working():
+        raise KeyError
+    assert log == ["on own", "wait for own"]
+
+
+def test_no_memory_is_said_in_words(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CudaBackend(0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to")
+
+    with pytest.raises(SharedMemoryError, match="cuda:0 has no room for a copy of rows: 7 of its"):
+        with backend.working():
+            refuse()
+    assert log == ["on own", "wait for own"]
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(
+        SharedMemoryError, match=r"for 64 bytes: 7 of its 100 .*\(CUDA out"
+    ) as error:
+        backend.allocate(64)
+    assert (error.value.asked_bytes, error.value.free_bytes) == (64, 7)
+
+
+def test_threads_have_a_stream_each_and_keep_it(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Stream] = []
+
+    def make(device: Any) -> Stream:
+        made.append(Stream(log, f"own {len(made)}"))
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "Stream", make)
+    backend = CudaBackend(0)
+    for _ in range(3):
+        backend.settle()
+    thread = threading.Thread(target=backend.settle)
+    thread.start()
+    thread.join()
+    assert log == ["wait for own 0"] * 3 + ["wait for own 1"]
+
+
+def test_staging_is_pinned_memory_of_the_cpu_whatever_the_default_device(log: list[str]) -> None:
+    with torch.device("meta"):
+        CudaBackend(0).staging(8)
+    assert log == ["pinned cpu"]
+
+
+def test_memory_that_cannot_be_handed_on_is_said_in_words(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(memory: Any) -> None:
+        raise RuntimeError("expandable segments are not shareable\nmore")
+
+    monkeypatch.setattr(module._reductions, "reduce_tensor", refuse)
+    with pytest.raises(DeviceMemoryError, match="not shareable.*PYTORCH_CUDA_ALLOC_CONF asks"):
+        CudaBackend(0).export(torch.zeros(4))
+
+
+def test_a_process_that_does_not_see_the_device_is_told(log: list[str]) -> None:
+    with pytest.raises(DeviceMemoryError, match="on cuda:1, which this process does not see"):
+        CudaHandle(1, ()).attach()
+
+
+def test_memory_of_an_ended_process_is_said_in_words(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("CUDA error: invalid device context\nmore")
+
+    monkeypatch.setattr(module._reductions, "rebuild_cuda_tensor", refuse)
+    with pytest.raises(DeviceMemoryError, match=r"invalid device context\); the process that made"):
+        CudaHandle(0, ()).attach()
+
+
+def test_a_handle_that_is_not_needed_is_counted_off() -> None:
+    released = []
+
+    class Storage:
+        @staticmethod
+        def _release_ipc_counter(counter: bytes, offset: int, device: int) -> None:
+            released.append((counter, offset, device))
+
+    # The arguments as ``torch.multiprocessing.reductions.rebuild_cuda_tensor`` names them.
+    names = list(inspect.signature(module._reductions.rebuild_cuda_tensor).parameters)
+    values = dict.fromkeys(names)
+    values.update(
+        storage_cls=Storage, storage_device=2, ref_counter_handle=b"file", ref_counter_offset=9
+    )
+    CudaHandle(2, tuple(values[name] for name in names)).drop()
+    assert released == [(b"file", 9, 2)]
