@@ -352,6 +352,7 @@ def test_in_training_it_holds_what_their_own_buffer_holds(algorithm, environment
     buffer = made.replay_buffer
     ours, own = buffer.sample(40_000), buffer.own.sample(40_000)
     assert rows(ours) == rows(own)
+    buffer.flush()
     assert len(rows(ours)) == len(buffer.table) == 2000
     assert bool(own.dones.any()) == (environment == "CartPole-v1")
     buffer.close()
