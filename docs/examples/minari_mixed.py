@@ -95,7 +95,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transitions", type=int, default=10_000)
     parser.add_argument("--updates", type=int, default=30_000)
-    parser.add_argument("--goal", type=float, default=300.0)
+    parser.add_argument("--goal", type=float, default=195.0)
     options = parser.parse_args()
     try:
         met = learn(make_dataset(options.transitions), options.updates, options.goal)
