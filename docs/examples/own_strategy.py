@@ -92,11 +92,11 @@ def main(episodes: int, goal: int) -> bool:
                 writer.append(obs=place, actions=action, rewards=reward)
                 place = following
             writer.end(obs=place, terminated=over, truncated=cut)
-            batch = table.sample(64, 1)
+            batch = table.sample(16, 1)
             at = batch["obs"], batch["actions"]
             best = values[batch["next_obs"]].max(1).values
             values[at] = batch["rewards"] + 0.95 * best * ~batch["terminated"]
-            steps = steps_to_shore(values) if episode % 200 == 0 or episode == episodes else 0
+            steps = steps_to_shore(values) if episode % 20 == 0 or episode == episodes else 0
             if 0 < steps <= goal:
                 break
     print(
