@@ -126,6 +126,6 @@ def main(updates: int, goal: float) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=20_000)
-    parser.add_argument("--goal", type=float, default=195.0)
+    parser.add_argument("--goal", type=float, default=100.0)
     options = parser.parse_args()
     sys.exit(not main(options.updates, options.goal))
