@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
@@ -11,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from shmtable.integrations.sb3 import ShmReplayBuffer
 
 
-def main(steps: int) -> None:
+def main(steps: int, goal: float) -> bool:
     model = DQN(
         "MlpPolicy",
         make_vec_env("CartPole-v1", n_envs=4),
@@ -28,13 +29,16 @@ def main(steps: int) -> None:
         policy_kwargs={"net_arch": [256, 256]},
     )
     model.learn(steps)
-    mean, deviation = evaluate_policy(model, make_vec_env("CartPole-v1"), n_eval_episodes=10)
-    print(f"return {mean:.0f} +- {deviation:.0f} after {model.num_timesteps} steps")
+    mean, _ = evaluate_policy(model, make_vec_env("CartPole-v1"), n_eval_episodes=20)
     print(model.replay_buffer.table)
     model.replay_buffer.close()
+    print(f"criterion: a return of {goal:g}, mean of 20 episodes; reached: {mean:.0f}")
+    return mean >= goal
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=50_000)
-    main(parser.parse_args().steps)
+    parser.add_argument("--goal", type=float, default=195.0)
+    options = parser.parse_args()
+    sys.exit(not main(options.steps, options.goal))

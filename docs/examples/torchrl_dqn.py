@@ -6,6 +6,7 @@ Everything but the replay buffer is TorchRL's: environment, collector, loss and 
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from tensordict.nn import TensorDictSequential
@@ -19,7 +20,7 @@ import shmtable as st
 from shmtable.integrations.torchrl import TableReplayBuffer, columns_from_tensordict
 
 
-def main(frames: int) -> float:
+def main(frames: int, goal: int) -> bool:
     torch.manual_seed(0)
     environment = TransformedEnv(GymEnv("CartPole-v1"), StepCounter())
     environment.set_seed(0)
@@ -63,12 +64,15 @@ def main(frames: int) -> float:
         if number % 20 == 0:
             print(f"{buffer.write_count} frames, loss {value.item():.3f}, longest {longest} steps")
     collector.shutdown()
-    print(f"longest episode: {longest} steps; {table}")
+    print(table)
     table.close()
-    return longest
+    print(f"criterion: an episode of {goal} steps while learning; reached: {longest}")
+    return longest >= goal
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=20_000)
-    main(parser.parse_args().frames)
+    parser.add_argument("--goal", type=int, default=400)
+    options = parser.parse_args()
+    sys.exit(not main(options.frames, options.goal))

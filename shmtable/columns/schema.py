@@ -58,7 +58,7 @@ class Schema:
         names = [column.name for column in stored]
         if length_key not in names:
             raise SpecError(
-                f"length_key is {length_key!r}; give the name of a stored column: "
+                f"length_key is {length_key!r}, no stored column; give one: "
                 f"{', '.join(names) or 'there is none'}",
                 length_key=length_key,
             )
@@ -128,7 +128,8 @@ def _unique_names(columns: tuple[Column, ...], reserved: Collection[str]) -> dic
     for column in columns:
         if not isinstance(column, Column):
             raise SpecError(
-                f"{column!r} is no column; give Column, TagColumn or VirtualColumn objects"
+                f"{column!r} is no column; give Column, TagColumn or VirtualColumn objects, one "
+                "by one, or a list of them as columns="
             )
         if column.name in by_name:
             raise SpecError(

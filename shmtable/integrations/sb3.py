@@ -20,10 +20,12 @@ from shmtable.columns import Column, VirtualColumn
 from shmtable.errors import ArenaInUseError, SpecError
 from shmtable.integrations.identities import new_identity
 from shmtable.integrations.needed import needed
-from shmtable.mappers import NextElementMapper
+from shmtable.integrations.open_steps import OpenSteps
+from shmtable.mappers import NextNElementWrapper
 from shmtable.protocols.arguments import at_least_one
 from shmtable.strategies import FifoEjectionStrategy, UniformSampleStrategy
 from shmtable.table import ArrayMemoryTable
+from shmtable.types import BoolArray
 
 with needed("stable_baselines3", "gymnasium", extra="sb3"):
     from gymnasium import spaces
@@ -46,10 +48,10 @@ class ShmReplayBuffer(ReplayBuffer):
     methods and attributes of Stable-Baselines3's ``ReplayBuffer`` and ``DictReplayBuffer``, except
     for the arrays in which those keep their data.
 
-    The steps of each environment become sequences of at most 32 steps in ``.table``. An
-    observation is stored once, and once more at the end of each sequence, which
-    is always what really followed. What has been added is sampled at once: before it samples, the
-    buffer writes the steps that are new, replacing the sequence they go on with.
+    The steps of each environment become sequences of 32 steps in ``.table``, or of fewer at the end
+    of an episode. An observation is stored once, and once more at the end of each sequence, which
+    is always what really followed. Steps that are no sequence yet are kept in this process, and
+    samples are drawn from both: each step can be sampled as soon as it has been added.
 
     Args:
         buffer_size: most transitions, of all environments together.
@@ -60,9 +62,13 @@ class ShmReplayBuffer(ReplayBuffer):
         optimize_memory_usage: accepted and of no consequence: memory is always saved, and timeouts
             are handled all the same.
         handle_timeout_termination: in samples, an episode that ``TimeLimit`` cut off is not done.
+        n_steps: steps over which rewards are summed, as in ``NStepReplayBuffer``: give it, and
+            gamma, as ``replay_buffer_kwargs``.
+        gamma: discount of those rewards.
         name: makes ``.table`` attachable by name, see :class:`ArrayMemoryTable`.
         seed: of the sampling; by default drawn from numpy's global generator, which
             Stable-Baselines3 has seeded by then.
+        **others: none; those of ``HerReplayBuffer`` are refused with a word about what to do.
 
     Raises:
         SpecError: an argument that cannot be.
@@ -81,13 +87,24 @@ class ShmReplayBuffer(ReplayBuffer):
         optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True,
         *,
+        n_steps: int = 1,
+        gamma: float = 0.99,
         name: str | None = None,
         seed: int | None = None,
+        **others: Any,
     ) -> None:
-        buffer_size, n_envs = (
+        _refuse(others)
+        buffer_size, n_envs, self.n_steps = (
             at_least_one("buffer_size", buffer_size),
             at_least_one("n_envs", n_envs),
+            at_least_one("n_steps", n_steps),
         )
+        if 1 < self.n_steps > buffer_size // n_envs // 4:
+            raise SpecError(
+                f"n_steps is {n_steps} and buffer_size {buffer_size}, for {n_envs} environments; "
+                f"give a buffer_size of at least {4 * n_steps * n_envs}"
+            )
+        self.gamma = gamma
         # Not ReplayBuffer's own, which makes its arrays.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
         self.buffer_size = max(buffer_size // n_envs, 1)  # in steps of all environments, as there
@@ -95,37 +112,45 @@ class ShmReplayBuffer(ReplayBuffer):
         self.handle_timeout_termination = handle_timeout_termination
         self.name = name
         self.seed = int(np.random.randint(2**31)) if seed is None else seed
+        self._random = np.random.default_rng(self.seed)
+        self._open = OpenSteps(
+            n_envs,
+            {column: (shape, dtype) for column, shape, dtype in self._observation_columns()},
+            ((self.action_dim,), self._action_dtype()),
+            max(1, min(_LONGEST, self.buffer_size // 16)),  # what is open should be a small part
+            self.n_steps,
+            gamma,
+        )
         self._make()
 
     def _make(self) -> None:
-        maxlen = self.buffer_size * self.n_envs
-        # A sequence that is replaced and its successor count both for a moment: let it be little.
-        longest = max(1, min(_LONGEST, self.buffer_size // 16))
-        action_dtype = self._maybe_cast_dtype(self.action_space.dtype)
         observed = [
             Column(column, shape, dtype) for column, shape, dtype in self._observation_columns()
         ]
+        mapper = NextNElementWrapper(self.n_steps)
         following = [
-            VirtualColumn(f"next_{c.name}", c.shape, c.dtype, c.name, NextElementMapper())
-            for c in observed
+            VirtualColumn(f"next_{c.name}", c.shape, c.dtype, c.name, mapper) for c in observed
         ]
         stored = [
-            Column("actions", (self.action_dim,), np.dtype(action_dtype)),
-            Column("rewards", (), "float32"),
+            Column("actions", (self.action_dim,), self._action_dtype()),
+            Column("rewards", (self.n_steps,) if self.n_steps > 1 else (), "float32"),
             Column("dones", (), "float32"),
         ]
+        if self.n_steps > 1:
+            stored.append(Column("discounts", (), "float32"))
         self.table = ArrayMemoryTable(
             *observed,
             *stored,
             *following,
-            maxlen=maxlen,
+            maxlen=self.n_envs * (self.buffer_size - self._open.most + 1),
             sampler=UniformSampleStrategy(),
             ejector=FifoEjectionStrategy(),
-            on_duplicate="replace",
             name=self.name,
             seed=self.seed,
         )
-        self._open = [_Chunk((*observed, *stored), longest) for _ in range(self.n_envs)]
+
+    def _action_dtype(self) -> np.dtype[Any]:
+        return np.dtype(self._maybe_cast_dtype(self.action_space.dtype))
 
     def _observation_columns(self) -> list[tuple[str, tuple[int, ...], Any]]:
         """Name, shape and dtype of each."""
@@ -158,20 +183,15 @@ class ShmReplayBuffer(ReplayBuffer):
         """
         now, later = self._named(obs), self._named(next_obs)
         action = np.asarray(action).reshape(self.n_envs, self.action_dim)
-        ends = np.array(done, np.float32).reshape(self.n_envs)
+        over = np.array(done, np.bool_).reshape(self.n_envs)
+        ends = over.astype(np.float32)
         if self.handle_timeout_termination:
             cut_off = [bool(info.get("TimeLimit.truncated", False)) for info in infos]
             ends *= 1 - np.array(cut_off, np.float32)
-        for number, chunk in enumerate(self._open):
-            observed = {name: rows[number] for name, rows in now.items()}
-            if not chunk.goes_on(observed):
-                self._write(chunk)
-                chunk.begin(observed)
-            step = {"actions": action[number], "rewards": reward[number], "dones": ends[number]}
-            chunk.append(step, {name: rows[number] for name, rows in later.items()})
-            if chunk.is_full() or done[number]:
-                self._write(chunk)
-                chunk.end()
+        self._write(self._open.interrupted(now), ended=True)
+        self._open.append(now, later, actions=action, rewards=np.asarray(reward), dones=ends)
+        self._write(over, ended=True)
+        self._write(self._open.full(), ended=False)
         self.pos += 1
         if self.pos == self.buffer_size:
             self.full = True
@@ -186,21 +206,26 @@ class ShmReplayBuffer(ReplayBuffer):
             named[name] = rows.reshape(self.n_envs, *shape)
         return named
 
-    def _write(self, chunk: _Chunk) -> None:
-        if chunk.unwritten:
-            self.table.add_sequence(chunk.identity, chunk.sequence())
-            chunk.unwritten = False
+    def _write(self, which: BoolArray, *, ended: bool) -> None:
+        """Make sequences of the open steps of these environments."""
+        for environment in which.nonzero()[0].tolist():
+            steps = self._open.whole(environment, ended)
+            if steps > 0:
+                sequence = self._open.sequence(environment, steps)
+                self.table.add_sequence(new_identity(), sequence)
+                self._open.forget(environment, steps)
 
     def flush(self) -> None:
-        """Write the steps that are new, so that other processes see them; ``sample`` does too."""
-        for chunk in self._open:
-            self._write(chunk)
+        """Write the steps that are new, so that other processes see them.
+
+        With ``n_steps`` above 1, the newest stay out until what follows them is known.
+        """
+        self._write(self._open.lengths > 0, ended=False)
 
     def reset(self) -> None:
         """Remove everything."""
         super().reset()
-        for chunk in self._open:
-            chunk.end()
+        self._open.clear()
         self.table.clear()
 
     # -- sampling ------------------------------------------------------------------------------
@@ -215,17 +240,35 @@ class ShmReplayBuffer(ReplayBuffer):
         Returns:
             ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for ``Dict`` observations.
         """
-        self.flush()
-        batch = self.table.sample(batch_size, 1)
+        batch = self._draw(at_least_one("batch_size", batch_size))
         now, later = self._observed(batch, "", env), self._observed(batch, "next_", env)
-        rewards = batch["rewards"].view(-1, 1)
-        if env is not None:
-            rewards = torch.from_numpy(self._normalize_reward(rewards.numpy(), env))
-        rest = (batch["dones"].view(-1, 1).to(self.device), rewards.to(self.device))
+        # In numpy, as they do it, for the same rounding.
+        rewards = self._normalize_reward(batch["rewards"].view(-1, self.n_steps).numpy(), env)
+        discounts = None
+        if self.n_steps > 1:
+            powers = self.gamma ** np.arange(self.n_steps, dtype=np.float32)
+            rewards = (rewards * powers).sum(axis=1, keepdims=True)
+            discounts = batch["discounts"].view(-1, 1).to(self.device)
+        dones = batch["dones"].view(-1, 1).to(self.device)
+        rest = (dones, torch.from_numpy(rewards).to(self.device), discounts)
         actions = batch["actions"].to(self.device)
         if isinstance(self.observation_space, spaces.Dict):
             return DictReplayBufferSamples(now, actions, later, *rest)
         return ReplayBufferSamples(now[_ONLY], actions, later[_ONLY], *rest)
+
+    def _draw(self, count: int) -> Mapping[str, Tensor]:
+        """Transitions by column, in the table or still open, each of them equally likely."""
+        stored, pending = self.table.size(), int(self._open.lengths.sum())
+        newest = self._random.binomial(count, pending / (stored + pending)) if pending else 0
+        if not newest:
+            return self.table.sample(count, 1)
+        taken = self._open.take(self._random.integers(pending, size=newest))
+        if newest == count:
+            return {name: torch.from_numpy(rows) for name, rows in taken.items()}
+        batch = self.table.sample(count, 1)
+        for name, rows in taken.items():  # in place of as many others: quicker than joining them
+            batch[name].numpy()[:newest] = rows
+        return batch
 
     def _observed(
         self, batch: Mapping[str, Tensor], prefix: str, env: VecNormalize | None
@@ -266,9 +309,8 @@ class ShmReplayBuffer(ReplayBuffer):
     def __getstate__(self) -> dict[str, Any]:
         # Pickled to a file (``model.save_replay_buffer``) it brings its content along; to share
         # it with a process, pass its table.
-        self.flush()
         state = self.__dict__.copy()
-        del state["table"], state["_open"]
+        del state["table"]
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "table")
             self.table.store(path)
@@ -290,52 +332,12 @@ class ShmReplayBuffer(ReplayBuffer):
             self.table.restore(path)
 
 
-class _Chunk:
-    """The newest steps of one environment, until they are a whole sequence."""
-
-    def __init__(self, columns: tuple[Column, ...], longest: int) -> None:
-        self._rows = {c.name: np.empty((longest + 1, *c.shape), c.dtype.numpy) for c in columns}
-        self._longest = longest
-        self._begun = False
-        self._length = 0
-        self.identity = 0
-        self.unwritten = False
-
-    def goes_on(self, observed: Mapping[str, Array]) -> bool:
-        """Whether the step that begins with this observation follows the last one."""
-        at = self._length
-        return self._begun and all(
-            np.array_equal(self._rows[name][at], row) for name, row in observed.items()
-        )
-
-    def begin(self, observed: Mapping[str, Array]) -> None:
-        """A new sequence, of no steps yet."""
-        self.identity = new_identity()
-        self._begun, self._length = True, 0
-        for name, row in observed.items():
-            self._rows[name][0] = row
-
-    def append(self, step: Mapping[str, Any], following: Mapping[str, Array]) -> None:
-        """One step more, and what was observed after it."""
-        for name, value in step.items():
-            self._rows[name][self._length] = value
-        self._length += 1
-        for name, row in following.items():
-            self._rows[name][self._length] = row
-        self.unwritten = True
-
-    def is_full(self) -> bool:
-        """Whether no step more fits."""
-        return self._length == self._longest
-
-    def end(self) -> None:
-        """What comes next is another sequence."""
-        self._begun = self.unwritten = False
-
-    def sequence(self) -> dict[str, Array]:
-        """What there is, as views: steps, and observations one more."""
-        ahead = self._length + 1
-        return {
-            name: rows[: ahead if name.startswith(_ONLY) else self._length]
-            for name, rows in self._rows.items()
-        }
+def _refuse(others: Mapping[str, Any]) -> None:
+    for name in others:
+        if name in ("env", "n_sampled_goal", "goal_selection_strategy", "copy_info_dict"):
+            raise SpecError(
+                f"{name} is an argument of HerReplayBuffer, which has no counterpart here; use "
+                "that class, or keep goals in a table of your own, with a mapper that looks up "
+                "what was achieved later"
+            )
+        raise SpecError(f"{name} is no argument of ShmReplayBuffer; leave it out")

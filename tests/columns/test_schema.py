@@ -42,14 +42,22 @@ def test_parts_and_sizes() -> None:
 @pytest.mark.parametrize(
     ("columns", "length_key", "message"),
     [
-        ([], "actions", "length_key is 'actions'; give the name of a stored column: there is none"),
-        ([OBS], "actions", "length_key is 'actions'; give the name of a stored column: obs"),
+        (
+            [],
+            "actions",
+            "length_key is 'actions', no stored column; give one: there is none",
+        ),
+        (
+            [OBS],
+            "actions",
+            "length_key is 'actions', no stored column; give one: obs",
+        ),
         (
             [OBS, TagColumn("actions", (), int)],
             "actions",
-            "length_key is 'actions'; give the name of a stored column: obs",
+            "length_key is 'actions', no stored column; give one: obs",
         ),
-        ([OBS], None, "length_key is None; give the name of a stored column: obs"),
+        ([OBS], None, "length_key is None, no stored column; give one: obs"),
         (
             [OBS, ACTIONS, TagColumn("obs", (), int)],
             "actions",
@@ -72,7 +80,8 @@ def test_parts_and_sizes() -> None:
         (
             ["obs"],
             "obs",
-            "'obs' is no column; give Column, TagColumn or VirtualColumn objects",
+            "'obs' is no column; give Column, TagColumn or VirtualColumn objects, one by one, or a "
+            "list of them as columns=",
         ),
         (
             [ACTIONS, Column("mask", (), bool)],

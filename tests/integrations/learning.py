@@ -109,6 +109,24 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     return "\n".join(lines)
 
 
+def differences(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Shared less own, over the second half of training, seed by seed."""
+    lines = []
+    for name, buffers in found.items():
+        own, shared = (
+            np.array([np.mean(run["returns"][POINTS // 2 :]) for run in buffers[buffer]])
+            for buffer in ("own", "shared")
+        )
+        gaps = shared - own
+        error = gaps.std(ddof=1) / len(gaps) ** 0.5 if len(gaps) > 1 else np.nan
+        lines.append(
+            f"{name}: own {own.mean():.0f} ({own.std():.0f} from seed to seed), shared "
+            f"{shared.mean():.0f} ({shared.std():.0f}); difference {gaps.mean():.0f}, standard "
+            f"error {error:.0f}, of {len(gaps)} seeds"
+        )
+    return "\n".join(lines)
+
+
 def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: str) -> None:
     """The curves, one panel per task."""
     import matplotlib.pyplot as plt
@@ -150,6 +168,7 @@ def main() -> None:
                 found[name][buffer].append(run)
                 print(name, buffer, seed, [round(one, 1) for one in run["returns"]], flush=True)
     print(table(found))
+    print(differences(found))
     if options.output:
         Path(options.output).write_text(json.dumps(found, indent=1))
     if options.picture:

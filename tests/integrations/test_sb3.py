@@ -183,6 +183,22 @@ def test_a_full_buffer_keeps_the_newest(make_buffer, size: int, n_envs: int) -> 
     assert kept >= own.buffer_size * n_envs * 14 // 16 - n_envs
 
 
+def test_other_processes_see_what_was_flushed(make_buffer) -> None:
+    for n_steps, seen in ((1, 40), (3, 36)):  # with 3, the last two of each wait for what follows
+        options = {"n_envs": 2, "device": "cpu", "n_steps": n_steps}
+        buffer = make_buffer(2000, BOX, ACTIONS["discrete"], **options)
+        stream = Stream(BOX, ACTIONS["discrete"], 2)
+        for _ in range(20):
+            now, later, action, reward, done, infos = stream.step()
+            buffer.add(now, later, action, reward, done & False, infos)
+            stream.observed = later
+        assert len(buffer.table) == 0
+        buffer.flush()
+        buffer.flush()
+        assert len(buffer.table) == seen
+        assert len(rows(buffer.sample(1000))) == 40
+
+
 def test_extend_and_reset(make_buffer) -> None:
     buffer = make_buffer(100, BOX, ACTIONS["discrete"], n_envs=2, device="cpu")
     steps = [Stream(BOX, ACTIONS["discrete"], 2).step() for _ in range(6)]
@@ -205,8 +221,10 @@ def test_what_cannot_be_is_refused(make_buffer) -> None:
         make_buffer(10, BOX, ACTIONS["discrete"])._get_samples(np.arange(3))
 
 
-def test_a_pickle_brings_the_content(make_buffer, unique_name) -> None:
-    buffer = make_buffer(500, DICT, ACTIONS["box"], n_envs=2, device="cpu", name=unique_name())
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_a_pickle_brings_the_content(make_buffer, unique_name, n_steps: int) -> None:
+    options = {"n_envs": 2, "device": "cpu", "name": unique_name(), "n_steps": n_steps}
+    buffer = make_buffer(500, DICT, ACTIONS["box"], **options)
     stream = Stream(DICT, ACTIONS["box"], 2)
     for _ in range(60):
         buffer.add(*stream.step())
@@ -352,6 +370,7 @@ def test_in_training_it_holds_what_their_own_buffer_holds(algorithm, environment
     buffer = made.replay_buffer
     ours, own = buffer.sample(40_000), buffer.own.sample(40_000)
     assert rows(ours) == rows(own)
+    buffer.flush()
     assert len(rows(ours)) == len(buffer.table) == 2000
     assert bool(own.dones.any()) == (environment == "CartPole-v1")
     buffer.close()

@@ -70,11 +70,11 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"length_key": "steps"},
-        "length_key is 'steps'; give the name of a stored column: obs, actions, rewards",
+        "length_key is 'steps', no stored column; give one: obs, actions, rewards",
     ),
     (
         {"length_key": "dones"},
-        "length_key is 'dones'; give the name of a stored column: obs, actions, rewards",
+        "length_key is 'dones', no stored column; give one: obs, actions, rewards",
     ),
     (
         {"sampler": None},
@@ -89,8 +89,12 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 BAD_COLUMNS: list[tuple[list[Any], str]] = [
-    ([], "length_key is 'actions'; give the name of a stored column: there is none"),
-    (["obs"], "'obs' is no column; give Column, TagColumn or VirtualColumn objects"),
+    ([], "length_key is 'actions', no stored column; give one: there is none"),
+    (
+        ["obs"],
+        "'obs' is no column; give Column, TagColumn or VirtualColumn objects, one by one, or a "
+        "list of them as columns=",
+    ),
     ([ACTIONS, ACTIONS], "column 'actions' is declared twice; give each column its own name"),
     (
         [ACTIONS, VirtualColumn("next", (), "int8", "obs", NextElementMapper)],
