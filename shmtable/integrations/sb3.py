@@ -317,12 +317,12 @@ class _Chunk:
 
     def append(self, step: Mapping[str, Any], following: Mapping[str, Array]) -> None:
         """One step more, and what was observed after it."""
+        behind = self._length + 1
         for name, value in step.items():
             self._rows[name][self._length] = value
-        self._length += 1
         for name, row in following.items():
-            self._rows[name][self._length] = row
-        self.unwritten = True
+            self._rows[name][behind] = row
+        self._length, self.unwritten = behind, True  # whole, should an interrupt come in between
 
     def is_full(self) -> bool:
         """Whether no step more fits."""
