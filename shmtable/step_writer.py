@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from shmtable.errors import ClosedError, SpecError
+from shmtable.errors import ClosedError, ShmTableError, SpecError
 from shmtable.held import HeldTable
 from shmtable.protocols import Core
 from shmtable.protocols.arguments import as_int64, at_least_one
@@ -127,10 +127,13 @@ class StepWriter(ABC):
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Have what is open dropped by an interrupt: nobody knows how far it came."""
+        """Have what is open dropped by all but the table's refusals: who knows how far it came.
+
+        A signal's handler may raise any exception, at any moment.
+        """
         try:
             yield
-        except Exception:
+        except ShmTableError:
             raise
         except BaseException:
             self.drop()

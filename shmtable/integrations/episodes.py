@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shmtable.errors import RateLimitedError
+from shmtable.errors import WaitTimeoutError
 from shmtable.integrations.needed import needed
 from shmtable.integrations.spaces import (
     ACTION,
@@ -24,7 +24,7 @@ with needed("gymnasium", extra="gymnasium"):
     from gymnasium.vector import AutoresetMode, VectorEnv
 
 _FINAL = "final_obs"
-_LOOK_S = 0.5  # how often an episode that the limiter holds back is asked after
+_LOOK_S = 0.5  # how often an episode that has to wait is asked after
 
 
 class EpisodeRecorder:
@@ -38,8 +38,9 @@ class EpisodeRecorder:
         table: with the columns of :func:`columns_from_spaces`, or some of them.
         longest: episodes longer than this become several sequences, all but the last of which
             count as truncated; ``table.maxlen`` if less.
-        is_wanted: asked now and then while the table's limiter holds an episode back; False gives
-            up and raises. None waits as long as it takes.
+        is_wanted: asked now and then while an episode waits, for the table's limiter or for room
+            that others are writing into; False gives up and raises. None waits as long as it
+            takes.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class EpisodeRecorder:
         """Takes one step in every environment. Returns the observations to act on next.
 
         Raises:
-            RateLimitedError: the limiter held an episode back, and it was not wanted any more.
+            WaitTimeoutError: an episode had to wait, and was not wanted any more; of the limiter,
+                a ``RateLimitedError``.
         """
         environments = self.environments
         observations, rewards, terminated, truncated, infos = environments.step(actions)
@@ -103,7 +105,7 @@ class EpisodeRecorder:
         while True:
             try:
                 return self._writer.append(**step)
-            except RateLimitedError:
+            except WaitTimeoutError:
                 if self._is_wanted is not None and not self._is_wanted():
                     raise
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shmtable.crew import Crew, Death
-from shmtable.errors import RateLimitedError, SpecError
+from shmtable.errors import SpecError, WaitTimeoutError
 from shmtable.integrations.episodes import EpisodeRecorder
 from shmtable.integrations.needed import needed
 from shmtable.integrations.spaces import columns_from_spaces, flattened, nested
@@ -133,7 +133,7 @@ def _collect(
                 if isinstance(actions, Tensor):
                     actions = actions.cpu().numpy()
             observations = recorder.step(actions)
-    except RateLimitedError:
+    except WaitTimeoutError:
         pass  # held back until nobody wanted it any more
     finally:
         recorder.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,12 +139,23 @@ class OpenSteps:
             "discounts": self._powers[reach],
         }
 
-    def forget(self, environment: int, steps: int) -> None:
-        """Take out the first ``steps`` steps."""
+    def give(self, environment: int, steps: int, add: Callable[[dict[str, Array]], object]) -> None:
+        """Have the first ``steps`` steps of an environment added, and take them out.
+
+        Where ``add`` raises an error, they stay. After an interrupt they are added or lost, and
+        with them what is open behind, but never added and still open.
+        """
         length = int(self.lengths[environment])
+        sequence = self.sequence(environment, steps)
+        self.lengths[environment] = 0
+        try:
+            add(sequence)
+        except Exception:
+            self.lengths[environment] = length
+            raise
         for rows in self._rows.values():
             rows[environment, : length + 1 - steps] = rows[environment, steps : length + 1].copy()
-        self.lengths[environment] -= steps
+        self.lengths[environment] = length - steps
 
     def clear(self) -> None:
         """Take all out."""

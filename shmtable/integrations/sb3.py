@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,9 @@ class ShmReplayBuffer(ReplayBuffer):
         for environment in which.nonzero()[0].tolist():
             steps = self._open.whole(environment, ended)
             if steps > 0:
-                sequence = self._open.sequence(environment, steps)
-                self.table.add_sequence(new_identity(), sequence)
-                self._open.forget(environment, steps)
+                self._open.give(
+                    environment, steps, partial(self.table.add_sequence, new_identity())
+                )
 
     def flush(self) -> None:
         """Write the steps that are new, so that other processes see them.

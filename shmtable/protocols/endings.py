@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shmtable.adaptors import Adaptor, TerminalAdaptor
 from shmtable.columns import Column, Schema, as_tag
-from shmtable.errors import SequenceError
+from shmtable.errors import SequenceError, ShmTableError
 from shmtable.protocols.arguments import as_int64
 from shmtable.protocols.core import Core
 from shmtable.protocols.priorities import as_priority
@@ -199,8 +199,13 @@ class Adding:
             identity = add_generated(core, sequence, self.timeout_s, priority)
         else:
             identity = as_int64("identity", self._identity)
-            add(core, ((identity, sequence),), self.timeout_s, priority)
+            # Before: after an interrupt it may be in the table, and the next one is another.
             self._identity = identity + 1
+            try:
+                add(core, ((identity, sequence),), self.timeout_s, priority)
+            except ShmTableError:
+                self._identity = identity
+                raise
         self.added += 1
         return identity
 

@@ -179,6 +179,7 @@ class _ForkHooks:
         # By forking thread: what is to be undone. Held strongly, or a collection between before
         # and after would leave the first half for ever.
         self._begun: dict[int, list[Hook]] = {}
+        self._renewed_in: int | None = None  # the forked child in which all has been called
 
     def add_pair(self, before: Hook, after: Hook) -> None:
         alive = [pair for pair in self._pairs if pair[0]() is not None]
@@ -198,15 +199,21 @@ class _ForkHooks:
                 _attempt(act)
 
     def in_parent(self) -> None:
-        for undo in self._begun.pop(threading.get_ident(), []):
-            _attempt(undo)
+        begun = self._begun.get(threading.get_ident(), [])
+        while begun:
+            _attempt(begun[0])
+            del begun[0]  # only when it is done
+        self._begun.pop(threading.get_ident(), None)
 
     def in_child(self) -> None:
+        if self._renewed_in == os.getpid():
+            return
         self._begun.clear()
         for hook in self._children:
             callback = hook()
             if callback is not None:
                 _attempt(callback)
+        self._renewed_in = os.getpid()
 
 
 def _weakly(callback: Hook) -> weakref.ref[Any]:
@@ -256,8 +263,8 @@ def _use_one_thread() -> None:
 after_fork(_renew_current)
 after_fork(_use_one_thread)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_hooks.before,
-        after_in_parent=_hooks.in_parent,
-        after_in_child=_hooks.in_child,
-    )
+    os.register_at_fork(before=_hooks.before)
+    # An interrupt that arrives meanwhile cuts off what runs after the fork, and Python only prints
+    # it: what the first has not done, the second does.
+    for _ in range(2):
+        os.register_at_fork(after_in_parent=_hooks.in_parent, after_in_child=_hooks.in_child)

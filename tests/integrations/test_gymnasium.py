@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -155,6 +156,45 @@ def test_an_episode_that_is_held_back_is_given_up_when_unwanted(make_table) -> N
     environments.close()
     assert len(asked) == 2
     assert [wrong_with(sequence) for sequence in added(table)] == [""]
+
+
+def test_an_episode_waits_for_room_that_others_are_slow_to_write_into(
+    make_table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (counting(1, AutoresetMode.SAME_STEP) for _ in range(2))
+    columns = columns_from_spaces(one.single_observation_space, one.single_action_space)
+    table = make_table(columns=columns, maxlen=3, length_key="rewards")  # not two of two steps
+    writing, go_on, write = threading.Event(), threading.Event(), table._core.storage.write
+
+    def write_slowly(*arguments) -> None:
+        if threading.current_thread() is slow:
+            writing.set()
+            go_on.wait(DEADLINE_S)
+        write(*arguments)
+
+    def ask() -> bool:
+        go_on.set()
+        slow.join(DEADLINE_S)
+        return True
+
+    def play(recorder: EpisodeRecorder) -> None:
+        observations = recorder.reset()
+        for _ in range(2):
+            observations = recorder.step(Encoding()(observations))
+        recorder.close()
+
+    monkeypatch.setattr(table._core.storage, "write", write_slowly)
+    slow = threading.Thread(target=play, args=(EpisodeRecorder(other, table),))
+    slow.start()
+    try:
+        assert writing.wait(10)
+        play(EpisodeRecorder(one, table, is_wanted=ask))
+        assert go_on.is_set()  # it has waited, and asked whether it should
+    finally:
+        ask()
+    assert [wrong_with(sequence) for sequence in added(table)] == [""]
+    one.close()
+    other.close()
 
 
 def counted(make_table, **options):

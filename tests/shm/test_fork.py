@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from functools import partial
 import pytest
 
 from shmtable.shm import guard as guards
+from shmtable.shm import header, process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from shmtable.shm.lock import Status, make_mutex
@@ -118,3 +120,44 @@ def test_a_fork_does_not_wait_long_for_others(
     assert not is_free(arena)
     go_on.set()
     thread.join(30)
+
+
+class Interrupt:
+    """Comes beside every fork, once: among what runs after it in the parent, or in the child."""
+
+    def __init__(self, where: str) -> None:
+        self.came = False
+        if where == "parent":
+            process.around_fork(self._stay_away, self._come)
+        else:
+            process.after_fork(self._come)
+
+    def _stay_away(self) -> None:
+        pass
+
+    def _come(self) -> None:
+        if not self.came:
+            self.came = True
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("where", ["parent", "child"])
+def test_an_interrupt_beside_a_fork_leaves_nothing_undone(arena: Arena, where: str) -> None:
+    def fork() -> bool:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupt = Interrupt(where)  # before what the guard does
+        guard = counting_guard(arena)
+
+        def renewed() -> bool:
+            return guard.run(noted_pid, arena) == os.getpid() and interrupt.came == (
+                where == "child"
+            )
+
+        return child_says(renewed) == 1 and is_free(arena) and interrupt.came == (where == "parent")
+
+    # In a process of its own: Python tells of such interrupts and goes on, but pytest would fail.
+    assert child_says(fork) == 1
+
+
+def noted_pid(arena: Arena) -> int:
+    return arena.words[header.LOCKS["table"].note_pid]
