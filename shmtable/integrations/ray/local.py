@@ -1,0 +1,92 @@
+"""The shards of this process's own node: attached by name, written to through shared memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from shmtable.errors import ArenaNotFoundError
+from shmtable.shm import files
+from shmtable.table import ArrayMemoryTable
+
+_PATIENCE_S = 30.0
+_PAUSE_S = 0.05
+
+
+class Local:
+    """What a process has attached of its own node's shards; made anew in every process.
+
+    Args:
+        names: gives the names of the node's tables, waiting until they are ready.
+        classes: strategies and mappers of the user's own.
+    """
+
+    def __init__(self, names: Callable[[], Sequence[str]], classes: Iterable[type[Any]]) -> None:
+        self._names = names
+        self._classes = tuple(classes)
+        self._tables: list[ArrayMemoryTable] = []
+        self._lock = threading.Lock()
+
+    def table(self, identity: int = 0) -> ArrayMemoryTable:
+        """The table on this node that a sequence of this identity belongs to.
+
+        A sequence that is added again thus meets the first one, and is refused.
+
+        Raises:
+            ArenaNotFoundError: no shard is, or comes to be, on this node.
+        """
+        tables = self._tables
+        if tables:
+            table = tables[identity % len(tables)]
+            if is_current(table):
+                return table
+        with self._lock:
+            if self._tables is tables:
+                self._attach()
+            return self._tables[identity % len(self._tables)]
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        with self._lock:
+            tables, self._tables = self._tables, []
+        for table in tables:
+            table.close()
+
+    def _attach(self) -> None:
+        # Where the table has been replaced, the name leads to the new one by now, or will in a
+        # moment: its actor makes it before it answers. The old one goes with the last call inside.
+        ends = time.monotonic() + _PATIENCE_S
+        while True:
+            names = self._names()
+            if not names:
+                raise ArenaNotFoundError(
+                    "no shard is on this node, or it is not ready in time; make the table with "
+                    "nodes=None for one on every node, or with this node among nodes"
+                )
+            try:
+                anew = [ArrayMemoryTable.attach(name, classes=self._classes) for name in names]
+                break
+            except ArenaNotFoundError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(_PAUSE_S)
+        old, self._tables = self._tables, anew
+        for table in old:
+            table.close()
+
+
+def is_current(table: ArrayMemoryTable) -> bool:
+    """Whether a table's name still leads to its file; takes a microsecond or two.
+
+    Not so when its shard has been begun anew. What is added between this question and the answer
+    of ``add_sequence`` may still go into a table that is lost: as what was added just before.
+    """
+    arena = table._core.arena
+    try:
+        status = os.lstat(arena.path or "")
+    except FileNotFoundError:
+        return False
+    return files.key_of(status) == arena._descriptor.key
