@@ -97,7 +97,11 @@ class Offers:
     def now(self, steps: int) -> Offer:
         """The offer for windows of ``steps`` transitions."""
         total, mark, offer = self._core.guard.run(self._total_locked)
-        return offer._replace(weight=total * self._share(steps, mark) if total > 0 else 0.0)
+        weight = total * self._share(steps, mark) if total > 0 else 0.0
+        if weight > 0:
+            return offer._replace(weight=weight)
+        # What is remembered as the longest need not be there any more, and this is to be told.
+        return offer._replace(longest=self._core.guard.run(self._longest_locked))
 
     def forget(self) -> None:
         """Count anew: priorities have been changed, which nothing else tells."""
@@ -114,6 +118,10 @@ class Offers:
             mark = object()  # no count tells that a weight has changed
         offer = Offer(self._core.arena.id, 0.0, view.live_steps, longest, beta, least)
         return float(total), mark, offer
+
+    def _longest_locked(self) -> int:
+        view = self._core.view
+        return int(view.slots[view.live_slots(), f.LENGTH].max(initial=0))
 
     def _share(self, steps: int, mark: object) -> float:
         """What part of the total is on offer, 0 to 1."""

@@ -123,13 +123,15 @@ class DistributedMemoryTable(Looking):
                 "layout": like.layout,
                 "keeps_priorities": like.keeps_priorities,
             }
-        strategy = NodeAffinitySchedulingStrategy(node(), soft=True)
+        # A table that ends with this program may as well be kept where this program is.
+        strategy = NodeAffinitySchedulingStrategy(node(), soft=detached)
         made = ray.remote(Keeper).options(
             name=actor_name(name),
             namespace=NAMESPACE,
             lifetime="detached" if detached else None,
             num_cpus=0,
             max_restarts=-1,
+            max_task_retries=-1,  # none of its answers changes what is there
             max_concurrency=64,
             scheduling_strategy=strategy,
         )
