@@ -16,6 +16,7 @@ from shmtable.integrations.needed import needed
 from shmtable.integrations.ray.keeper import NAMESPACE, actor_name
 from shmtable.integrations.ray.local import Local
 from shmtable.integrations.ray.sampling import Sampling
+from shmtable.limiters import Limiter
 from shmtable.protocols.arguments import as_adaptors, as_device
 from shmtable.shm import places
 from shmtable.table import ArrayMemoryTable
@@ -145,6 +146,12 @@ class Held:
     def layout(self) -> str:
         """The shape of its samples, "flat" or "batch_time"."""
         return str(self._about("layout"))
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """When adds and samples may proceed, over all shards together; None for always."""
+        found: Limiter | None = self._about("limiter")
+        return found
 
     @property
     def keeps_priorities(self) -> bool:

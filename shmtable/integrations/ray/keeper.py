@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shmtable.integrations.needed import needed
+from shmtable.integrations.ray.pacer import Pacer
 from shmtable.integrations.ray.shard import Shard, drop
+from shmtable.limiters import Limiter
 
 with needed("ray", extra="ray"):
     import ray
@@ -98,6 +100,7 @@ class Keeper:
         each: shards per node.
         refill: whether a shard that replaces a lost one begins with its last file.
         detached: whether the shards outlive the program that made the table.
+        limiter: over all shards together.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Keeper:
         each: int,
         refill: bool,
         detached: bool,
+        limiter: Limiter | None = None,
     ) -> None:
         self._prefix = f"{store}.{token}"
         self._options, self._about = dict(options), dict(about)
@@ -124,9 +128,30 @@ class Keeper:
         first = secrets.randbits(62 - _RANGE_BITS - _RANGES_BITS) << _RANGES_BITS
         self._ranges = itertools.count(first)
         self._stop = threading.Event()
+        self._pacer = None if limiter is None else Pacer(limiter, self._to_pace)
         self._look()
         self._watcher = threading.Thread(target=self._watch, name="shmtable-keeper", daemon=True)
         self._watcher.start()
+
+    # -- pacing ------------------------------------------------------------------------------
+
+    def admit(self, count: int, steps: int, timeout_s: float | None) -> str:
+        """Whether a sample may be drawn; see ``Pacer``."""
+        return "" if self._pacer is None else self._pacer.admit(count, steps, timeout_s)
+
+    def give_back(self, count: int, steps: int) -> None:
+        """See ``Pacer``."""
+        if self._pacer is not None:
+            self._pacer.give_back(count, steps)
+
+    def begin_pacing(self) -> None:
+        """See ``Pacer.begin``."""
+        if self._pacer is not None:
+            self._pacer.begin()
+
+    def _to_pace(self) -> list[tuple[str, Any]]:
+        with self._lock:
+            return [(name, actor) for name, _, _, actor in self._ready()]
 
     # -- asked by everybody ----------------------------------------------------------------
 
@@ -176,6 +201,8 @@ class Keeper:
         """End all shards, and the names of their tables."""
         self._stop.set()
         self._watcher.join()
+        if self._pacer is not None:
+            self._pacer.close()
         with self._lock:
             asked = [entry.actor.close.remote() for entry in self._shards.values()]
             if asked:
@@ -252,6 +279,8 @@ class Keeper:
         self._lost += 1
         self._transitions_lost += entry.transitions
         self._version += 1
+        if self._pacer is not None:
+            self._pacer.forget(entry.name)
         _LOGGER.warning(
             "shard %s is lost with its %d transitions: %s; sampling goes on over the others",
             entry.name,

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from shmtable.adaptors import Adaptor
 from shmtable.errors import ArenaNotFoundError
+from shmtable.protocols import Core
 from shmtable.shm import files
 from shmtable.table import ArrayMemoryTable
 
@@ -76,6 +78,25 @@ class Local:
         old, self._tables = self._tables, anew
         for table in old:
             table.close()
+
+
+class Current:
+    """A table of this process's node as a writer sees it, whichever it is by now.
+
+    Args:
+        local: gives the table that an identity belongs to.
+        identity: the first that is written.
+        adaptors: of the distributed table.
+    """
+
+    def __init__(
+        self, local: Callable[[int], ArrayMemoryTable], identity: int, adaptors: list[Adaptor]
+    ) -> None:
+        self._local, self._identity, self.adaptors = local, identity, adaptors
+
+    @property
+    def _core(self) -> Core:
+        return self._local(self._identity)._core
 
 
 def is_current(table: ArrayMemoryTable) -> bool:

@@ -63,7 +63,7 @@ class Looking(Held):
             transitions_lost=seen.transitions_lost,
             replies_late=0 if sampling is None else sampling.late,
             windows_redrawn=0 if sampling is None else sampling.redrawn,
-            limiter="",
+            limiter="" if self.limiter is None else repr(self.limiter),
         )
 
     def check(self) -> list[Finding]:
@@ -113,6 +113,7 @@ class Looking(Held):
     def clear(self) -> None:
         """Remove all sequences; each shard for everybody at once, one after the other."""
         storing.answered([actor.clear.remote() for *_, actor in self._states()], "it was cleared")
+        ray.get(self._keeper().begin_pacing.remote())
 
     # -- files -----------------------------------------------------------------------------
 
@@ -167,6 +168,7 @@ class Looking(Held):
         latest = TableSerializationVersion.LATEST
         storing.refuse_version(override_version or latest, latest)
         storing.restore(self._keeper(), path, strict)
+        ray.get(self._keeper().begin_pacing.remote())
         return True
 
     # -- pieces ----------------------------------------------------------------------------

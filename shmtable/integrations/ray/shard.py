@@ -33,12 +33,14 @@ from shmtable.formats import inspect
 from shmtable.integrations.ray.manifest import fingerprint, refuse_changed
 from shmtable.integrations.ray.offers import Offers, make_absolute
 from shmtable.integrations.ray.values import Part
+from shmtable.protocols.pace import Grant
 from shmtable.shm import files, leftovers, places
 from shmtable.strategies import PrioritizedSampleStrategy
 from shmtable.table import ArrayMemoryTable
 from shmtable.types import Finding, Int64Array, SamplePoints, Stats
 
 _LOGGER = logging.getLogger("shmtable")
+_MOST = 1 << 40
 _FIELDS = ("slots", "offsets", "generations", "identities", "starts", "lengths")
 
 
@@ -118,6 +120,17 @@ class Shard:
         """See ``ArrayMemoryTable``."""
         self._table.reseed(seed)
 
+    def grant(self, amount: int) -> Grant:
+        """Let so much more be added, in units of the limiter; see ``Pace.grant_locked``."""
+        return self._table._core.guard.run(self._grant_locked, amount)
+
+    def _grant_locked(self, amount: int) -> Grant:
+        core = self._table._core
+        grant = core.pace.grant_locked(amount)
+        if grant.amount > 0:
+            core.index.ring()  # adds that wait ask again
+        return grant
+
     # -- content ---------------------------------------------------------------------------
 
     def update_priorities(self, points: Any, priorities: Any, highest: float) -> int:
@@ -183,12 +196,14 @@ class Shard:
             self._table.clear()
             return
         self._table.restore(paths[0], strict=strict)
+        self.grant(_MOST)  # what a file has comes in whatever the limiter says
         for path in paths[1:]:
             given = {key: value for key, value in self._options.items() if key != "classes"}
             with ArrayMemoryTable(**given) as other:
                 other.restore(path, strict=strict)
                 for identity in other.identities().tolist():
                     self._table.add_sequence(identity, other.sequence(identity))
+        self.grant(-_MOST)
 
     def close(self) -> None:
         """Let go of the table, and end its name. Writers that have it open go on with nothing."""

@@ -18,6 +18,7 @@ from shmtable.errors import (
     ArenaInUseError,
     ArenaNotFoundError,
     PriorityError,
+    RateLimitedError,
     SequenceError,
     SpecError,
 )
@@ -25,11 +26,13 @@ from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
 from shmtable.integrations.ray.held import READY_S, node
 from shmtable.integrations.ray.keeper import NAMESPACE, Keeper, actor_name
+from shmtable.integrations.ray.local import Current
 from shmtable.integrations.ray.looking import Looking
 from shmtable.integrations.ray.offers import refuse_other
+from shmtable.integrations.ray.pacing import split_limiter
 from shmtable.integrations.ray.sampling import Pending
 from shmtable.integrations.ray.values import as_points, as_priorities
-from shmtable.protocols import Core
+from shmtable.limiters import Limiter
 from shmtable.protocols.arguments import as_int64, at_least_one, pairs
 from shmtable.strategies import EjectionStrategy, SampleStrategy
 from shmtable.table import ArrayMemoryTable
@@ -76,6 +79,7 @@ class DistributedMemoryTable(Looking):
         refill: a shard that takes the place of a lost one begins with that one's last file.
         deadline_s: how long a sample waits for a shard while others have answered.
         detached: whether the shards outlive the program that makes the table; then ``end`` ends it.
+        limiter: over all shards together, ``MinSize`` or ``SampleToInsertRatio``; None for none.
         adaptors: for samples drawn through this object.
         device: where they are delivered; the CPU if None.
         **options: of each shard's table: ``length_key``, ``max_sequences``, ``on_duplicate``,
@@ -99,6 +103,7 @@ class DistributedMemoryTable(Looking):
         refill: bool = False,
         deadline_s: float = 2.0,
         detached: bool = False,
+        limiter: Limiter | None = None,
         adaptors: Adaptor | Sequence[Adaptor] | None = None,
         device: torch.device | str | None = None,
         **options: Any,
@@ -112,7 +117,10 @@ class DistributedMemoryTable(Looking):
             )
         if columns is not None:
             options["columns"] = columns
-        given = {"maxlen": maxlen, "sampler": sampler, "ejector": ejector, **options}
+        given = {
+            **{"maxlen": maxlen, "sampler": sampler, "ejector": ejector},
+            **{"limiter": split_limiter(limiter), **options},
+        }
         with ArrayMemoryTable(*columns_, **given) as like:  # refuses what cannot be
             given["columns"] = list(like.columns)
             given["classes"] = tuple(like._core.classes().values())
@@ -121,6 +129,7 @@ class DistributedMemoryTable(Looking):
                 "classes": given["classes"],
                 "length_key": like.length_key,
                 "layout": like.layout,
+                "limiter": limiter,
                 "keeps_priorities": like.keeps_priorities,
             }
         # A table that ends with this program may as well be kept where this program is.
@@ -131,13 +140,13 @@ class DistributedMemoryTable(Looking):
             lifetime="detached" if detached else None,
             num_cpus=0,
             max_restarts=-1,
-            max_task_retries=-1,  # none of its answers changes what is there
+            max_task_retries=-1,  # whoever asks it waits until it is there again
             max_concurrency=64,
             scheduling_strategy=strategy,
         )
         try:
             self._keeper_ = made.remote(
-                name, secrets.token_hex(4), given, about, nodes, each, refill, detached
+                name, secrets.token_hex(4), given, about, nodes, each, refill, detached, limiter
             )
         except ValueError as error:
             raise ArenaInUseError(
@@ -201,14 +210,14 @@ class DistributedMemoryTable(Looking):
         """
         identity = self._range() if identity is None else as_int64("identity", identity)
         options = {**_WRITER, **options}
-        return Writer(_Current(self, identity), identity=identity, **options)  # type: ignore[arg-type]
+        return Writer(Current(self._local, identity, self.adaptors), identity=identity, **options)  # type: ignore[arg-type]
 
     def vector_writer(self, count: int, *, autoreset: Any, **options: Any) -> VectorWriter:
         """Make a writer for environments that step together; see ``ArrayMemoryTable``."""
         given = options.pop("identity", None)
         identity = self._range() if given is None else as_int64("identity", given)
         options = {"tags": None, **options, "identity": identity, "autoreset": autoreset}
-        return VectorWriter(_Current(self, identity), count, **options)  # type: ignore[arg-type]
+        return VectorWriter(Current(self._local, identity, self.adaptors), count, **options)  # type: ignore[arg-type]
 
     def _range(self) -> int:
         return int(ray.get(self._keeper().identities.remote()))
@@ -235,12 +244,19 @@ class DistributedMemoryTable(Looking):
 
         Raises:
             EmptyTableError, NoWindowError: nothing to sample.
-            WaitTimeoutError: nothing came in time, or no shard answers.
+            WaitTimeoutError: nothing came in time, or no shard answers; of the limiter, even
+                without waiting, a ``RateLimitedError``.
+            SpecError: under this limiter both sides might wait for ever.
         """
         count = at_least_one("count", count)
         steps = at_least_one("sequence_length", sequence_length)
-        with self._lock:
-            result = self._sampling().sample(count, steps, timeout_s)
+        self._admit(count, steps, timeout_s)
+        try:
+            with self._lock:
+                result = self._sampling().sample(count, steps, timeout_s)
+        except BaseException:
+            self._give_back(count, steps)
+            raise
         return self._delivered(result, count, steps)
 
     def batches(
@@ -269,12 +285,31 @@ class DistributedMemoryTable(Looking):
             with self._lock:
                 sampling = self._sampling()
                 while len(asked) < ahead:
+                    try:
+                        self._admit(count, steps, 0.0 if asked else timeout_s)
+                    except RateLimitedError:
+                        if not asked:
+                            raise
+                        break
                     asked.append(sampling.ask(count, steps))
                 found = sampling.take(asked.popleft())
                 if not isinstance(found, SampleResult):
                     found = sampling.sample(count, steps, timeout_s)
-                asked.append(sampling.ask(count, steps))
             yield self._delivered(found, count, steps)
+
+    def _admit(self, count: int, steps: int, timeout_s: float | None) -> None:
+        """Ask the keeper whether the limiter admits a sample, where there is one."""
+        if self.limiter is None:
+            return
+        asked = self._keeper().admit.remote(count, steps, timeout_s)
+        (reason,) = storing.answered([asked], "it was asked for its limiter")
+        if reason:
+            waited = f"waited {timeout_s:g} s: " if timeout_s else ""
+            raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)
+
+    def _give_back(self, count: int, steps: int) -> None:
+        if self.limiter is not None and not self._closed:
+            self._keeper().give_back.remote(count, steps)
 
     def _delivered(self, result: SampleResult, count: int, steps: int) -> SampleResult:
         if self.device.type != "cpu":
@@ -357,18 +392,6 @@ class DistributedMemoryTable(Looking):
         """Set attributes of every shard's sampler, such as ``beta``."""
         asked = [a.set_sampler.remote(settings) for _, _, _, _, a in self._states()]
         storing.answered(asked, "its sampler was set")
-
-
-class _Current:
-    """Stands for the table in this process's node as a writer sees it, whichever it is by now."""
-
-    def __init__(self, table: DistributedMemoryTable, identity: int) -> None:
-        self._table, self._identity = table, identity
-        self.adaptors = table.adaptors
-
-    @property
-    def _core(self) -> Core:
-        return self._table._local(self._identity)._core
 
 
 def _close(table: weakref.ref[DistributedMemoryTable]) -> None:
