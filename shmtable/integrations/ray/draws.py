@@ -18,7 +18,7 @@ in that time, relative to what is there, and does not add up over batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,16 +119,26 @@ class Batch:
         table = part.offer.table
         self._sources[places] = self._tables.setdefault(table, len(self._tables))
 
-    def result(self) -> SampleResult:
-        """The sample, once every place has been put."""
-        points = self._found_points()
+    def result(self, first: int = 0, last: int | None = None) -> SampleResult:
+        """The sample, once every place has been put; or its windows from ``first`` to ``last``.
+
+        Windows are drawn independently, so any part of them is a sample of its own.
+        """
+        last = self._count if last is None else last
+        points = self._found_points().at(slice(first, last))
         beta = max((offer.beta for offer in self._offers if offer.beta is not None), default=None)
         weights = None
         if beta is not None and points.chances is not None:
             least = min(offer.least for offer in self._offers)
             weights = importance_weights(points, beta, least)
-        columns = {name: self._tensor(name, array) for name, array in self._arrays.items()}
+        columns = {
+            name: self._tensor(name, array[first:last]) for name, array in self._arrays.items()
+        }
         return SampleResult(columns, points=points, weights=weights)
+
+    def results(self, count: int) -> Iterator[SampleResult]:
+        """Samples of ``count`` windows each, one after the other."""
+        return (self.result(first, first + count) for first in range(0, self._count, count))
 
     def _found_points(self) -> ShardedPoints:
         fields: list[Any] = [*self._points, self._chances]

@@ -16,6 +16,7 @@ from shmtable.table import ArrayMemoryTable
 
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.05
+_LOOK_EVERY_S = 0.01
 
 
 class Local:
@@ -31,6 +32,7 @@ class Local:
         self._classes = tuple(classes)
         self._tables: list[ArrayMemoryTable] = []
         self._lock = threading.Lock()
+        self._look_at = 0.0
 
     def table(self, identity: int = 0) -> ArrayMemoryTable:
         """The table on this node that a sequence of this identity belongs to.
@@ -41,18 +43,26 @@ class Local:
             ArenaNotFoundError: no shard is, or comes to be, on this node.
         """
         tables = self._tables
-        if tables:
-            table = tables[identity % len(tables)]
-            if is_current(table):
-                return table
+        if time.monotonic() >= self._look_at:
+            self._look(tables)
+            tables = self._tables
+        return tables[identity % len(tables)]
+
+    def _look(self, seen: list[ArrayMemoryTable]) -> None:
+        """Make sure that the tables are those that the names lead to, and for a moment, then.
+
+        What is added within that moment may go into a table that has just been lost, as what was
+        added right before it was lost.
+        """
         with self._lock:
-            if self._tables is tables:
+            if self._tables is seen and not (seen and all(map(is_current, seen))):
                 self._attach()
-            return self._tables[identity % len(self._tables)]
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
 
     def close(self) -> None:
         """Let go of the tables."""
         with self._lock:
+            self._look_at = 0.0
             tables, self._tables = self._tables, []
         for table in tables:
             table.close()
@@ -100,11 +110,7 @@ class Current:
 
 
 def is_current(table: ArrayMemoryTable) -> bool:
-    """Whether a table's name still leads to its file; takes a microsecond or two.
-
-    Not so when its shard has been begun anew. What is added between this question and the answer
-    of ``add_sequence`` may still go into a table that is lost: as what was added just before.
-    """
+    """Whether a table's name still leads to its file: not so when its shard was begun anew."""
     arena = table._core.arena
     try:
         status = os.lstat(arena.path or "")

@@ -38,6 +38,9 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
 _PATIENCE_S = 30.0
 
 
+Found = SampleResult | SampleError | WaitTimeoutError
+
+
 @dataclass(eq=False)
 class Known:
     """A shard, as one process that samples knows it.
@@ -151,8 +154,13 @@ class Sampling:
         ]
         return Pending(count, steps, shards, asked, places, answers, began)
 
-    def take(self, pending: Pending) -> SampleResult | SampleError | WaitTimeoutError:
+    def take(self, pending: Pending) -> Found:
         """The batch; or why there is none."""
+        batch = self.gather(pending)
+        return batch.result() if isinstance(batch, Batch) else batch
+
+    def gather(self, pending: Pending) -> Batch | SampleError | WaitTimeoutError:
+        """What was asked for, put together; or why there is nothing."""
         shards, steps = pending.shards, pending.steps
         parts = self._answers(shards, pending.answers, pending.began)
         offers = [part.offer for part in parts if part is not None]
@@ -176,7 +184,7 @@ class Sampling:
                 batch.put((places == number).nonzero()[0], part)
         for _ in range(_ROUNDS):
             if not len(moved):
-                return batch.result()
+                return batch
             self.redrawn += len(moved)
             moved, to = self._again(batch, shards, right, moved, to, steps)
             if len(moved) and not len(to):
@@ -228,17 +236,15 @@ class Sampling:
         self, shards: Sequence[Known], answers: Sequence[Any], began: float
     ) -> list[Part | None]:
         """What has been answered by the deadline; None for the others."""
-        if not answers:
-            return []
+        left = max(began + self._deadline_s - time.monotonic(), 0)
+        try:
+            return list(ray.get(list(answers), timeout=left))  # nearly always
+        except (RayError, GetTimeoutError):
+            pass  # one by one: it is to be seen whose it is
         left = max(began + self._deadline_s - time.monotonic(), 0)
         done, _ = ray.wait(list(answers), num_returns=len(answers), timeout=left)
         if not done:
             done, _ = ray.wait(list(answers), num_returns=1, timeout=_PATIENCE_S)
-        if len(done) == len(answers):
-            try:
-                return list(ray.get(list(answers)))
-            except RayError:
-                pass  # one by one: it is to be seen whose it is
         in_time = set(done)
         return [
             self._answer(shard, answer, answer in in_time)

@@ -24,6 +24,7 @@ from shmtable.errors import (
 )
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
+from shmtable.integrations.ray.draws import Batch
 from shmtable.integrations.ray.held import READY_S, node
 from shmtable.integrations.ray.keeper import NAMESPACE, Keeper, actor_name
 from shmtable.integrations.ray.local import Current
@@ -264,7 +265,7 @@ class DistributedMemoryTable(Looking):
         count: int,
         sequence_length: int,
         *,
-        ahead: int = 2,
+        ahead: int = 4,
         timeout_s: float | None = 60.0,
     ) -> Iterator[SampleResult]:
         """Sample again and again, with batches asked for ahead.
@@ -274,28 +275,44 @@ class DistributedMemoryTable(Looking):
 
         Args:
             count, sequence_length: as for ``sample``.
-            ahead: so many batches are asked for at a time, at least 1.
+            ahead: so many batches at most are asked for and not taken yet, at least 1. From 4 on,
+                several come with one answer.
             timeout_s: how long to wait for something to sample, each time.
         """
         count = at_least_one("count", count)
         steps = at_least_one("sequence_length", sequence_length)
-        asked: deque[Pending] = deque()
         ahead = at_least_one("ahead", ahead)
+        # An answer costs about the same whatever is in it, so several batches are asked for at
+        # once; not with a limiter, to which that would be one large sample.
+        each = 1 if self.limiter is not None else max(ahead // 2, 1)
+        asked: deque[Pending] = deque()
         while True:
+            while len(asked) < max(ahead // each, 1) and self._may_ask(
+                count, steps, timeout_s, asked
+            ):
+                with self._lock:
+                    asked.append(self._sampling().ask(count * each, steps))
             with self._lock:
-                sampling = self._sampling()
-                while len(asked) < ahead:
-                    try:
-                        self._admit(count, steps, 0.0 if asked else timeout_s)
-                    except RateLimitedError:
-                        if not asked:
-                            raise
-                        break
-                    asked.append(sampling.ask(count, steps))
-                found = sampling.take(asked.popleft())
-                if not isinstance(found, SampleResult):
-                    found = sampling.sample(count, steps, timeout_s)
-            yield self._delivered(found, count, steps)
+                found = self._sampling().gather(asked.popleft())
+            if isinstance(found, Batch):
+                for batch in found.results(count):
+                    yield self._delivered(batch, count, steps)
+            else:  # what there is to wait for, or to raise
+                with self._lock:
+                    one = self._sampling().sample(count, steps, timeout_s)
+                yield self._delivered(one, count, steps)
+
+    def _may_ask(
+        self, count: int, steps: int, timeout_s: float | None, asked: Sequence[Pending]
+    ) -> bool:
+        """Whether the limiter admits another batch; the first is waited for."""
+        try:
+            self._admit(count, steps, 0.0 if asked else timeout_s)
+        except RateLimitedError:
+            if not asked:
+                raise
+            return False
+        return True
 
     def _admit(self, count: int, steps: int, timeout_s: float | None) -> None:
         """Ask the keeper whether the limiter admits a sample, where there is one."""
