@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shmtable.errors import UnknownIdentityError
+from shmtable.errors import RateLimitedError, UnknownIdentityError
 from shmtable.formats import TableSerializationVersion
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
@@ -170,6 +170,34 @@ class Looking(Held):
         storing.restore(self._keeper(), path, strict)
         ray.get(self._keeper().begin_pacing.remote())
         return True
+
+    # -- the limiter -----------------------------------------------------------------------
+
+    def _may_ask(
+        self, count: int, steps: int, timeout_s: float | None, asked: Sequence[Any]
+    ) -> bool:
+        """Whether the limiter admits another batch; the first is waited for."""
+        try:
+            self._admit(count, steps, 0.0 if asked else timeout_s)
+        except RateLimitedError:
+            if not asked:
+                raise
+            return False
+        return True
+
+    def _admit(self, count: int, steps: int, timeout_s: float | None) -> None:
+        """Ask the keeper whether the limiter admits a sample, where there is one."""
+        if self.limiter is None:
+            return
+        asked = self._keeper().admit.remote(count, steps, timeout_s)
+        (reason,) = storing.answered([asked], "it was asked for its limiter")
+        if reason:
+            waited = f"waited {timeout_s:g} s: " if timeout_s else ""
+            raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)
+
+    def _give_back(self, count: int, steps: int) -> None:
+        if self.limiter is not None and not self._closed:
+            self._keeper().give_back.remote(count, steps)
 
     # -- pieces ----------------------------------------------------------------------------
 

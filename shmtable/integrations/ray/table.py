@@ -18,7 +18,6 @@ from shmtable.errors import (
     ArenaInUseError,
     ArenaNotFoundError,
     PriorityError,
-    RateLimitedError,
     SequenceError,
     SpecError,
 )
@@ -301,32 +300,6 @@ class DistributedMemoryTable(Looking):
                 with self._lock:
                     one = self._sampling().sample(count, steps, timeout_s)
                 yield self._delivered(one, count, steps)
-
-    def _may_ask(
-        self, count: int, steps: int, timeout_s: float | None, asked: Sequence[Pending]
-    ) -> bool:
-        """Whether the limiter admits another batch; the first is waited for."""
-        try:
-            self._admit(count, steps, 0.0 if asked else timeout_s)
-        except RateLimitedError:
-            if not asked:
-                raise
-            return False
-        return True
-
-    def _admit(self, count: int, steps: int, timeout_s: float | None) -> None:
-        """Ask the keeper whether the limiter admits a sample, where there is one."""
-        if self.limiter is None:
-            return
-        asked = self._keeper().admit.remote(count, steps, timeout_s)
-        (reason,) = storing.answered([asked], "it was asked for its limiter")
-        if reason:
-            waited = f"waited {timeout_s:g} s: " if timeout_s else ""
-            raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)
-
-    def _give_back(self, count: int, steps: int) -> None:
-        if self.limiter is not None and not self._closed:
-            self._keeper().give_back.remote(count, steps)
 
     def _delivered(self, result: SampleResult, count: int, steps: int) -> SampleResult:
         if self.device.type != "cpu":

@@ -33,7 +33,7 @@ from shmtable import (
     WaitTimeoutError,
 )
 from shmtable.integrations.ray import DistributedMemoryTable
-from tests.integrations.ray.conftest import Simulated, fill, shards_of
+from tests.integrations.ray.conftest import fill, shards_of
 from tests.strategies.chance import LEAST_P, p_value
 from tests.tables import small_columns, small_sequence, torn_windows
 
@@ -306,7 +306,7 @@ def test_stats_say_how_each_shard_is(table: DistributedMemoryTable) -> None:
 
 
 def test_what_the_nodes_hold_is_seen_by_the_command_line(
-    table: DistributedMemoryTable, cluster: Simulated
+    table: DistributedMemoryTable,
 ) -> None:
     fill(table, UNEQUAL)
     from shmtable import Onlooker

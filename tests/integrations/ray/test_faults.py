@@ -16,11 +16,12 @@ import numpy as np
 import ray
 
 from shmtable import ArrayMemoryTable
+from shmtable.demo.nodes import SimulatedNodes
 from shmtable.integrations.ray import DistributedMemoryTable
 from shmtable.integrations.ray.local import is_current
 from shmtable.integrations.ray.shard import drop
 from shmtable.shm import leftovers
-from tests.integrations.ray.conftest import Simulated, fill, until
+from tests.integrations.ray.conftest import fill, until
 from tests.tables import small_sequence, torn_windows
 
 LENGTHS = [[10] * 4, [10] * 4, [10] * 4]
@@ -146,7 +147,9 @@ def test_a_learner_that_dies_leaves_nothing_and_another_goes_on(
 
 @pytest.fixture(scope="module")
 def replaced(
-    cluster: Simulated, shared: DistributedMemoryTable, tmp_path_factory: pytest.TempPathFactory
+    cluster: SimulatedNodes,
+    shared: DistributedMemoryTable,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What is seen while a node is lost and another one comes.
 
@@ -163,12 +166,11 @@ def replaced(
         held = set(shard.identities().tolist())
     with learner(shared, 0.5) as other:
         other.sample(30, 2)
-        cluster.lose(next(one for one in cluster.more if one.node_id == node))
-        os.kill(pid, signal.SIGKILL)  # which it would outlive by a moment
+        cluster.lose(node, pid)
         batches = [other.sample(30, 2, timeout_s=30) for _ in range(10)]
         until(lambda: shared.stats().shards_lost > before.shards_lost, "the loss in stats()")
         without = shared.stats()
-        cluster.more.append(cluster.add_node())
+        cluster.more.append(cluster.add())
         until(lambda: all_ready(shared), "a shard on the new node")
         until(lambda: len(other.sample(30, 2).points.tables) == 3, "all three shards in a batch")
     return {
