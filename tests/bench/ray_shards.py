@@ -99,6 +99,18 @@ class Plain:
         return self._bytes
 
 
+def started(nodes: list[str], size: int) -> list[Any]:
+    """An actor on each of these nodes that answers with so many bytes."""
+    actors = [
+        ray.remote(Plain)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, False))
+        .remote(size)
+        for node in nodes
+    ]
+    ray.get([actor.give.remote() for actor in actors])
+    return actors
+
+
 def ahead_of(actors: list[Any], ahead: int) -> Iterator[Any]:
     """What plain Ray does: so many answers asked for at a time, of the actors in turn."""
     turns = itertools.cycle(actors)
@@ -113,13 +125,7 @@ def sampling(table: DistributedMemoryTable, nodes: list[str], rounds: int) -> No
     fill(table)
     for count in (4, 64, 256):
         size = count * STEPS * ROW_BYTES
-        actors = [
-            ray.remote(Plain)
-            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, False))
-            .remote(size)
-            for node in nodes
-        ]
-        ray.get([actor.give.remote() for actor in actors])
+        actors = started(nodes, size)
         turns = itertools.cycle(actors)
         put = ray.put(np.ones(size, np.uint8))
         plain, batches = ahead_of(actors, AHEAD), table.batches(count, STEPS, ahead=AHEAD)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ EXAMPLES = {
     "gymnasium_collect.py": (["gymnasium"], ["--updates", "150"], "update 100: "),
     "sb3_dqn.py": (["stable_baselines3"], ["--steps", "1200"], "after 1280 steps"),
     "tensordict_samples.py": (["tensordict"], [], "batch_size=torch.Size([4, 5])"),
+    "ray_table.py": (["ray"], [], "a batch (512, 4) of 32 windows"),
     "torchrl_dqn.py": (["torchrl"], ["--frames", "800"], "longest episode: "),
     "minari_offline.py": (
         ["minari", "h5py"],
@@ -25,8 +28,15 @@ EXAMPLES = {
 }
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for Ray's sockets, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_runs(example: str, tmp_path: Path) -> None:
+def test_an_example_runs(example: str, tmp_path: Path, short_path: Path) -> None:
     packages, arguments, said = EXAMPLES[example]
     for package in packages:
         pytest.importorskip(package)
@@ -39,6 +49,7 @@ def test_an_example_runs(example: str, tmp_path: Path) -> None:
             "PYTHONPATH": search,
             "OMP_NUM_THREADS": "1",
             "MINARI_DATASETS_PATH": str(tmp_path),
+            "RAY_TMPDIR": str(short_path),
         },
         capture_output=True,
         text=True,

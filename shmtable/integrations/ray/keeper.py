@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import threading
 import time
@@ -154,6 +155,10 @@ class Keeper:
             return [(name, actor) for name, _, _, actor in self._ready()]
 
     # -- asked by everybody ----------------------------------------------------------------
+
+    def pid(self) -> int:
+        """The actor's process."""
+        return os.getpid()
 
     def about(self) -> dict[str, Any]:
         """What the table is: columns and so on."""

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import ray
 
-from shmtable import ArrayMemoryTable
+from shmtable import ArrayMemoryTable, FifoEjectionStrategy, UniformSampleStrategy
 from shmtable.demo.nodes import SimulatedNodes
 from shmtable.integrations.ray import DistributedMemoryTable
 from shmtable.integrations.ray.local import is_current
 from shmtable.integrations.ray.shard import drop
 from shmtable.shm import leftovers
 from tests.integrations.ray.conftest import fill, until
-from tests.tables import small_sequence, torn_windows
+from tests.tables import small_columns, small_sequence, torn_windows
 
 LENGTHS = [[10] * 4, [10] * 4, [10] * 4]
 
@@ -104,6 +104,42 @@ def test_a_table_that_is_gone_is_begun_anew_and_writers_notice(
     # Updates for what the old table held find nobody.
     values = np.zeros((60, 1), np.float32)
     assert table.update(points, "rewards", values) == 60 - stale
+
+
+def test_a_keeper_that_is_killed_finds_all_shards_again(table: DistributedMemoryTable) -> None:
+    points = table.sample(60, 1).points
+    pid = ray.get(table._keeper().pid.remote())
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: ray.get(table._keeper().pid.remote()) != pid, "another keeper")
+    until(lambda: all_ready(table) and table.size() == 120, "three shards with all they held")
+    table.add_sequence(900, small_sequence(900, 10))
+    assert torn_windows(table.sample(30, 2, timeout_s=30), 2) == []
+    rewards = np.zeros((60, 1), np.float32)
+    until(lambda: table.update(points, "rewards", rewards) == 60, "updates to find their tables")
+
+
+def test_a_detached_table_ends_when_it_is_told_to(cluster: SimulatedNodes) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    name = f"test{os.getpid()}-kept"
+    options: dict[str, Any] = {
+        "columns": small_columns(),
+        "maxlen": 100,
+        "sampler": UniformSampleStrategy(),
+        "ejector": FifoEjectionStrategy(),
+    }
+    made = DistributedMemoryTable(name=name, nodes=[here], detached=True, **options)
+    made.add_sequence(1, small_sequence(1, 10))
+    shard = next(actor for *_, actor in made._states())
+    pids = [ray.get(actor.pid.remote()) for actor in (made._keeper(), shard)]
+    os.kill(pids[0], signal.SIGKILL)
+    with DistributedMemoryTable.attach(name) as other:
+        until(lambda: ray.get(other._keeper().pid.remote()) != pids[0], "another keeper")
+        until(lambda: [state[2] for state in other._states()] == ["ready"], "the shard")
+        shard = next(actor for *_, actor in other._states())
+        assert ray.get(shard.pid.remote()) == pids[1]  # it has never been away
+        assert other.size() == 10
+        other.end()
+    assert not [found for found in os.listdir("/dev/shm") if name in found]
 
 
 def test_a_slow_shard_costs_a_batch_its_deadline_and_the_next_ones_nothing(
