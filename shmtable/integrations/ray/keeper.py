@@ -195,6 +195,11 @@ class Keeper:
         with self._lock:
             return [(e.name, e.node, e.state, e.table, e.actor) for e in self._shards.values()]
 
+    def heard(self) -> dict[str, int]:
+        """How many transitions each shard held when last heard of: what its loss would cost."""
+        with self._lock:
+            return {entry.name: entry.transitions for entry in self._shards.values()}
+
     def stored(self, files: Mapping[str, str]) -> None:
         """Note the shards' last files, by the tables' names."""
         with self._lock:

@@ -71,7 +71,6 @@ class Pending:
         asked: float64 [n], with what chances.
         places: int64 [B], which of them each window was asked of.
         answers: references to what they will answer.
-        began: in ``time.monotonic()``.
     """
 
     count: int
@@ -80,7 +79,6 @@ class Pending:
     asked: Float64Array
     places: Int64Array
     answers: list[Any]
-    began: float
 
 
 class Sampling:
@@ -139,11 +137,10 @@ class Sampling:
 
     def ask(self, count: int, steps: int) -> Pending:
         """Ask the shards for a batch; to be taken later."""
-        began = time.monotonic()
-        shards = self._present(began)
+        shards = self._present(time.monotonic())
         if not shards:
             none = np.empty(0, np.int64)
-            return Pending(count, steps, [], np.empty(0), none, [], began)
+            return Pending(count, steps, [], np.empty(0), none, [])
         asked = guessed([shard.weights.get(steps) for shard in shards])
         places = drawn(count, asked, self._random)
         counts = np.bincount(places, minlength=len(shards)).tolist()
@@ -152,7 +149,7 @@ class Sampling:
             shard.actor.draw.remote(number, steps)
             for shard, number in zip(shards, counts, strict=True)
         ]
-        return Pending(count, steps, shards, asked, places, answers, began)
+        return Pending(count, steps, shards, asked, places, answers)
 
     def take(self, pending: Pending) -> Found:
         """The batch; or why there is none."""
@@ -162,7 +159,9 @@ class Sampling:
     def gather(self, pending: Pending) -> Batch | SampleError | WaitTimeoutError:
         """What was asked for, put together; or why there is nothing."""
         shards, steps = pending.shards, pending.steps
-        parts = self._answers(shards, pending.answers, pending.began)
+        # From now on, and not from when it was asked for: an answer may lie ready on its node since
+        # long ago, and is only brought here when it is asked for.
+        parts = self._answers(shards, pending.answers, time.monotonic())
         offers = [part.offer for part in parts if part is not None]
         if not offers:
             return WaitTimeoutError(
@@ -303,7 +302,7 @@ class Sampling:
             return
         if before is not None and seen.lost > before.lost:
             _LOGGER.warning(
-                "%d shards are lost with %d transitions; sampling goes on over %d",
+                "lost: %d shards with %d transitions; sampling goes on over %d",
                 seen.lost - before.lost,
                 seen.transitions_lost - before.transitions_lost,
                 len(seen.shards),

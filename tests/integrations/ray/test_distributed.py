@@ -8,6 +8,7 @@ pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -316,3 +317,18 @@ def test_what_the_nodes_hold_is_seen_by_the_command_line(
         with Onlooker(shard.name) as onlooker:
             seen += onlooker.stats().transitions
     assert seen == table.size()
+
+
+def test_a_learner_slower_than_the_deadline_gets_what_it_asked_for(
+    table: DistributedMemoryTable,
+) -> None:
+    fill(table, [[50] * 4] * 3)
+    with DistributedMemoryTable.attach(table.name, deadline_s=2.0) as other:
+        # Answers of 200 KB, which lie on their shards' nodes until somebody asks for them.
+        batches = other.batches(4000, 4, ahead=2)
+        next(batches)
+        time.sleep(2.5)  # a long training step
+        batch = next(batches)
+        assert len(batch.points.tables) == 3
+        assert torn_windows(batch, 4) == []
+        assert other.stats().replies_late == 0

@@ -95,7 +95,9 @@ def test_a_table_that_is_gone_is_begun_anew_and_writers_notice(
     with caplog.at_level(logging.WARNING, "shmtable"):
         until(lambda: table.stats().shards_lost == lost + 1, "the loss in stats()")
         until(lambda: all_ready(table), "the shard, empty")
-        until(lambda: not table.sample(60, 1) or "shards are lost" in caplog.text, "it in the log")
+        until(
+            lambda: not table.sample(60, 1) or "lost: 1 shards with" in caplog.text, "it in the log"
+        )
     assert table.stats().transitions_lost >= 40
     assert table.size() == 80
     table.add_sequence(901, small_sequence(901, 10))  # by the same object as before
@@ -200,6 +202,8 @@ def replaced(
     pid = ray.get(actor.pid.remote())
     with ArrayMemoryTable.attach(name) as shard:
         held = set(shard.identities().tolist())
+    held_by = shared._keeper().heard
+    until(lambda: set(ray.get(held_by.remote()).values()) == {40}, "the keeper to hear of it")
     with learner(shared, 0.5) as other:
         other.sample(30, 2)
         cluster.lose(node, pid)

@@ -88,20 +88,15 @@ def test_weights_are_those_of_the_whole_table(table: DistributedMemoryTable, ste
 def test_updates_go_back_to_their_shards(table: DistributedMemoryTable) -> None:
     priorities = filled(table)
     table.reseed(6)
+    random = np.random.default_rng(9)
     for _ in range(30):
         points = table.sample(200, 1).points
-        new = np.random.default_rng(len(points)).random(200) * 3
+        new = random.random(200) * 3 + 0.3
         # The last one of a window that was drawn twice counts, as in one table.
         for identity, offset, value in zip(points.identities, points.offsets, new, strict=True):
             priorities[int(identity)][int(offset)] = value
         assert table.update_priorities(points, new) == 200
-    assert p_value(drawn(table, 1), positive(weights(priorities, 1))) > LEAST_P
-
-
-def positive(chances: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
-    least = sum(chances.values()) / 500
-    assert min(chances.values()) > least / 2, "the seed gives a window too rare to test"
-    return chances
+    assert p_value(drawn(table, 1), weights(priorities, 1)) > LEAST_P
 
 
 def test_stale_updates_are_passed_over(table: DistributedMemoryTable) -> None:
