@@ -115,9 +115,13 @@ class Held:
         return self._about_[what]
 
     def _sampling(self) -> Sampling:
-        if self._sampling_ is None or self._closed:
-            self._sampling_ = Sampling(self._keeper(), self.columns, self._deadline_s)
-        return self._sampling_
+        sampling = self._sampling_
+        if sampling is None or self._closed:
+            with self._lock:
+                sampling = self._sampling_ = self._sampling_ or Sampling(
+                    self._keeper(), self.columns, self._deadline_s
+                )
+        return sampling
 
     def _local(self, identity: int = 0) -> ArrayMemoryTable:
         local = self._local_

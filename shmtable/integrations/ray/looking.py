@@ -248,8 +248,7 @@ class Looking(Held):
 
     def _back(self, points: ShardedPoints, what: str, mine: Callable[[Int64Array], Any]) -> int:
         """Let each shard do something with its own points; the sum of their answers."""
-        with self._lock:
-            actors = self._sampling().actors()
+        actors = self._sampling().actors()
         asked = []
         for source, table in enumerate(points.tables):
             places, own = points.of(source)

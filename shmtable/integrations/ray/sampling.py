@@ -10,6 +10,7 @@ batches asked for ahead.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class Pending:
 
 
 class Sampling:
-    """One process's way to sample all shards; for one thread at a time.
+    """One process's way to sample all shards. Threads take turns, batch by batch.
 
     Args:
         keeper: the actor.
@@ -104,10 +105,12 @@ class Sampling:
         self._news: Any = None
         self._news_at = 0.0
         self.late = self.redrawn = 0
+        self._lock = threading.RLock()
 
     def reseed(self, seed: Sequence[int]) -> None:
         """Choose the shards from here on as ``seed`` says."""
-        self._random = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
+        with self._lock:
+            self._random = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
 
     # -- a sample --------------------------------------------------------------------------
 
@@ -137,6 +140,10 @@ class Sampling:
 
     def ask(self, count: int, steps: int) -> Pending:
         """Ask the shards for a batch; to be taken later."""
+        with self._lock:
+            return self._ask(count, steps)
+
+    def _ask(self, count: int, steps: int) -> Pending:
         shards = self._present(time.monotonic())
         if not shards:
             none = np.empty(0, np.int64)
@@ -158,6 +165,10 @@ class Sampling:
 
     def gather(self, pending: Pending) -> Batch | SampleError | WaitTimeoutError:
         """What was asked for, put together; or why there is nothing."""
+        with self._lock:
+            return self._gather(pending)
+
+    def _gather(self, pending: Pending) -> Batch | SampleError | WaitTimeoutError:
         shards, steps = pending.shards, pending.steps
         # From now on, and not from when it was asked for: an answer may lie ready on its node since
         # long ago, and is only brought here when it is asked for.
@@ -317,8 +328,9 @@ class Sampling:
 
     def actors(self) -> dict[int, Any]:
         """The shards that are ready, by their tables' ids; asks the keeper only if it must."""
-        self._refresh(time.monotonic())
-        return {shard.table: shard.actor for shard in self._known}
+        with self._lock:
+            self._refresh(time.monotonic())
+            return {shard.table: shard.actor for shard in self._known}
 
 
 def _nothing(offers: Sequence[Offer], steps: int) -> SampleError:

@@ -154,7 +154,7 @@ class DistributedMemoryTable(Looking):
                 "another name",
                 name=name,
             ) from error
-        self._owner = os.getpid()
+        self._owner = 0 if detached else os.getpid()
         alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
         count = each * len([one for one in alive if nodes is None or one in nodes])
         seen = ray.get(self._keeper_.seen.remote(count, READY_S))
@@ -232,7 +232,7 @@ class DistributedMemoryTable(Looking):
         Each window of the whole table is equally likely, or, with a sampler that draws by weight,
         likely in proportion to its weight; ``weights`` are those of the whole table. A shard that
         does not answer within ``deadline_s`` gives nothing to this sample. May be called by
-        several threads, one after the other.
+        several threads.
 
         Args:
             count: windows, at least 1.
@@ -252,8 +252,7 @@ class DistributedMemoryTable(Looking):
         steps = at_least_one("sequence_length", sequence_length)
         self._admit(count, steps, timeout_s)
         try:
-            with self._lock:
-                result = self._sampling().sample(count, steps, timeout_s)
+            result = self._sampling().sample(count, steps, timeout_s)
         except BaseException:
             self._give_back(count, steps)
             raise
@@ -289,16 +288,13 @@ class DistributedMemoryTable(Looking):
             while len(asked) < max(ahead // each, 1) and self._may_ask(
                 count, steps, timeout_s, asked
             ):
-                with self._lock:
-                    asked.append(self._sampling().ask(count * each, steps))
-            with self._lock:
-                found = self._sampling().gather(asked.popleft())
+                asked.append(self._sampling().ask(count * each, steps))
+            found = self._sampling().gather(asked.popleft())
             if isinstance(found, Batch):
                 for batch in found.results(count):
                     yield self._delivered(batch, count, steps)
             else:  # what there is to wait for, or to raise
-                with self._lock:
-                    one = self._sampling().sample(count, steps, timeout_s)
+                one = self._sampling().sample(count, steps, timeout_s)
                 yield self._delivered(one, count, steps)
 
     def _delivered(self, result: SampleResult, count: int, steps: int) -> SampleResult:
@@ -324,8 +320,7 @@ class DistributedMemoryTable(Looking):
         one process samples and nobody adds.
         """
         numbers = [seed] if isinstance(seed, int) else list(seed)
-        with self._lock:
-            self._sampling().reseed(numbers)
+        self._sampling().reseed(numbers)
         actors = [actor for _, _, _, _, actor in self._states()]
         asked = [actor.reseed.remote([*numbers, place]) for place, actor in enumerate(actors)]
         storing.answered(asked, "it was reseeded")

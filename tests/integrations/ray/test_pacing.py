@@ -148,20 +148,6 @@ def test_what_cannot_be_split_is_refused() -> None:
         split_limiter(Queue(5))
 
 
-def test_grants_outlive_the_process_that_gave_them(make_table: MakeTable, unique_name) -> None:
-    name = unique_name()
-    table = make_table(name=name, limiter=Granted(1.0))
-    assert table._core.guard.run(table._core.pace.grant_locked, 10).unused == 10
-    with ArrayMemoryTable.attach(name) as other:
-        other.add_sequence(1, small_sequence(1, 8), timeout_s=0)
-        with pytest.raises(RateLimitedError, match="ahead of samples by all that the limiter"):
-            other.add_sequence(2, small_sequence(2, 8), timeout_s=0)
-        grant = other._core.guard.run(other._core.pace.grant_locked, -100)
-        assert (grant.amount, grant.unused, grant.live) == (-2, 0, 8)
-        assert (grant.waiting, grant.largest) == (8, 8)
-    assert len(table.sample(5, 2)["obs"]) == 10  # samples are not its business
-
-
 # -- on a cluster ------------------------------------------------------------------------------
 
 
