@@ -28,6 +28,8 @@ with needed("ray", extra="ray"):
 T = TypeVar("T", bound="Held")
 
 READY_S = 60.0
+# Nobody keeps one of the keeper's threads for longer: others have questions, too.
+SLICE_S = 1.0
 _MOST_NAME = 40  # of a table's 100: the rest says which shard
 
 
@@ -129,7 +131,7 @@ class Held:
             with self._lock:
                 keeper, here = self._keeper(), node()
                 local = self._local_ = self._local_ or Local(
-                    lambda: ray.get(keeper.on_node.remote(here, READY_S)), self._about("classes")
+                    lambda: ray.get(keeper.on_node.remote(here, SLICE_S)), self._about("classes")
                 )
         return local.table(identity)
 

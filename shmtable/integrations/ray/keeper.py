@@ -136,7 +136,7 @@ class Keeper:
 
     # -- pacing ------------------------------------------------------------------------------
 
-    def admit(self, count: int, steps: int, timeout_s: float | None) -> str:
+    def admit(self, count: int, steps: int, timeout_s: float) -> str:
         """Whether a sample may be drawn; see ``Pacer``."""
         return "" if self._pacer is None else self._pacer.admit(count, steps, timeout_s)
 
@@ -173,16 +173,20 @@ class Keeper:
                     break
             return Seen(self._version, tuple(shards), self._lost, self._transitions_lost)
 
-    def on_node(self, node: str, timeout_s: float) -> list[str]:
-        """Names of the tables on a node, once all are ready; empty where it gets none in time."""
+    def on_node(self, node: str, timeout_s: float) -> list[str] | None:
+        """Names of the tables on a node, once all are ready; empty where they are not in time.
+
+        None for a node that gets none.
+        """
         ends = time.monotonic() + timeout_s
         with self._changed:
             while True:
                 here = [entry for entry in self._shards.values() if entry.node == node]
                 if len(here) == self._each and all(entry.state == "ready" for entry in here):
                     return sorted(entry.name for entry in here)
-                gets_none = self._nodes is not None and node not in self._nodes
-                if gets_none or not self._changed.wait(max(ends - time.monotonic(), 0)):
+                if self._nodes is not None and node not in self._nodes:
+                    return None
+                if not self._changed.wait(max(ends - time.monotonic(), 0)):
                     return []
 
     def identities(self) -> int:

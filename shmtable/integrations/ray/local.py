@@ -14,7 +14,7 @@ from shmtable.protocols import Core
 from shmtable.shm import files
 from shmtable.table import ArrayMemoryTable
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 _PAUSE_S = 0.05
 _LOOK_EVERY_S = 0.01
 
@@ -23,11 +23,14 @@ class Local:
     """What a process has attached of its own node's shards; made anew in every process.
 
     Args:
-        names: gives the names of the node's tables, waiting until they are ready.
+        names: gives the names of the node's tables; none where they are not ready yet, None where
+            there will be none.
         classes: strategies and mappers of the user's own.
     """
 
-    def __init__(self, names: Callable[[], Sequence[str]], classes: Iterable[type[Any]]) -> None:
+    def __init__(
+        self, names: Callable[[], Sequence[str] | None], classes: Iterable[type[Any]]
+    ) -> None:
         self._names = names
         self._classes = tuple(classes)
         self._tables: list[ArrayMemoryTable] = []
@@ -73,14 +76,15 @@ class Local:
         ends = time.monotonic() + _PATIENCE_S
         while True:
             names = self._names()
-            if not names:
+            if names is None or (not names and time.monotonic() > ends):
                 raise ArenaNotFoundError(
                     "no shard is on this node, or it is not ready in time; make the table with "
                     "nodes=None for one on every node, or with this node among nodes"
                 )
             try:
                 anew = [ArrayMemoryTable.attach(name, classes=self._classes) for name in names]
-                break
+                if anew:
+                    break
             except ArenaNotFoundError:
                 if time.monotonic() > ends:
                     raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from shmtable.errors import RateLimitedError, UnknownIdentityError
 from shmtable.formats import TableSerializationVersion
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
-from shmtable.integrations.ray.held import Held
+from shmtable.integrations.ray.held import SLICE_S, Held
 from shmtable.integrations.ray.values import DistributedStats, ShardedPoints, ShardStats
 from shmtable.protocols.arguments import as_int64
 from shmtable.types import Finding, Int64Array, Stats
@@ -189,8 +191,13 @@ class Looking(Held):
         """Ask the keeper whether the limiter admits a sample, where there is one."""
         if self.limiter is None:
             return
-        asked = self._keeper().admit.remote(count, steps, timeout_s)
-        (reason,) = storing.answered([asked], "it was asked for its limiter")
+        ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        left = 0.0
+        reason = "?"
+        while reason and left >= 0:
+            left = ends - time.monotonic()
+            asked = self._keeper().admit.remote(count, steps, min(max(left, 0.0), SLICE_S))
+            (reason,) = storing.answered([asked], "it was asked for its limiter")
         if reason:
             waited = f"waited {timeout_s:g} s: " if timeout_s else ""
             raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)

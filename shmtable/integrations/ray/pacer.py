@@ -43,19 +43,19 @@ class Pacer:
         self._thread = threading.Thread(target=self._run, name="shmtable-pacer", daemon=True)
         self._thread.start()
 
-    def admit(self, count: int, steps: int, timeout_s: float | None) -> str:
+    def admit(self, count: int, steps: int, timeout_s: float) -> str:
         """Wait until a sample may be drawn, and count it; why not, where the time is up.
 
         Raises:
             SpecError: it could make both sides wait for ever.
         """
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        ends = time.monotonic() + timeout_s
         with self._changed:
             # What is known may be old: before a sample is refused the shards are asked once more,
             # by a round that has begun after this call.
             enough = self._rounds + 2
             while reason := self._reckoning.blocked(count, steps):
-                left = _ANSWER_S if ends is None else ends - time.monotonic()
+                left = ends - time.monotonic()
                 if self._stop.is_set() or (left <= 0 and self._rounds >= enough):
                     return reason
                 self._changed.wait(left if left > 0 else _ANSWER_S)
