@@ -4,7 +4,7 @@
 #   QUICK    with bench: 1 ends within a minute and leaves Reverb out
 #   PAGE     with bench: also writes the page of the documentation, docs/benchmarks.md;
 #            with bench-gpu: the part of it that is about a GPU
-#   ARGS     passed on to the command behind demo, test, bench, test-gpu and bench-gpu
+#   ARGS     passed on to the command behind demo, demo-ray, test, bench, test-gpu and bench-gpu
 
 PYTHON ?= python3
 ARGS ?=
@@ -32,7 +32,7 @@ HAS = $(PYTHON) -c 'import sys; from importlib.util import find_spec; \
       sys.exit("$(PYTHON) has no " + ", ".join(missing) + \
       "; name one that has: make $@ PYTHON=..." if missing else 0)'
 
-.PHONY: help setup demo test check chaos fix docs bench test-gpu bench-gpu clean
+.PHONY: help setup demo demo-ray test check chaos fix docs bench test-gpu bench-gpu clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -43,6 +43,9 @@ setup: $(VENV)/.with-test $(VENV)/.with-check $(VENV)/.with-docs ## make .venv w
 
 demo: $(VENV)/.with-demo ## actors and a learner solve CartPole-v1 through one table
 	$(BIN)/python -m shmtable.demo $(ARGS)
+
+demo-ray: $(VENV)/.with-ray ## the same over three simulated nodes, one of which is lost
+	$(BIN)/python -m shmtable.demo.on_ray $(ARGS)
 
 test: $(VENV)/.with-test ## all tests in parallel, warnings are errors
 	$(BIN)/python -m pytest -n auto $(ARGS)
@@ -94,6 +97,10 @@ $(VENV)/.with-base: $(VENV)/.made $(BUILT_FROM)
 
 $(VENV)/.with-demo: $(VENV)/.made $(BUILT_FROM)
 	$(INSTALL) ".[demo]"
+	@touch $@
+
+$(VENV)/.with-ray: $(VENV)/.made $(BUILT_FROM)
+	$(INSTALL) ".[demo,ray]"
 	@touch $@
 
 $(VENV)/.with-test: $(VENV)/.made $(BUILT_FROM)

@@ -8,6 +8,7 @@
 ``tensordict``                      'shmtable[tensordict]'
 ``torchrl``                         'shmtable[torchrl]'
 ``minari``                          'shmtable[minari]'
+``ray``                             'shmtable[ray]'
 ``tensorboard``                     whatever your SummaryWriter comes from
 ``prometheus``                      'shmtable[watch]', for ``TableCollector`` only
 ==================================  ======================================================

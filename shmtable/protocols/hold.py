@@ -9,7 +9,7 @@ from typing import NoReturn
 from shmtable.errors import SpecError
 from shmtable.index import Blocked, Growth, Request, Reservation
 from shmtable.index import fields as f
-from shmtable.limiters import LIMITERS, Limiter, Queue
+from shmtable.limiters import LIMITERS, Granted, Limiter, Queue
 from shmtable.protocols.core import Core
 from shmtable.protocols.options import Options
 from shmtable.protocols.pace import Held
@@ -57,7 +57,7 @@ def checked(
     if limiter is None:
         return None
     if not isinstance(limiter, Limiter) or type(limiter) not in LIMITERS.values():
-        names = ", ".join(cls.__name__ for cls in LIMITERS.values())
+        names = ", ".join(cls.__name__ for cls in LIMITERS.values() if cls is not Granted)
         raise SpecError(f"limiter is {limiter!r}; give one of {names}, or None")
     if message := limiter.misfit(options.maxlen, options.max_sequences):
         raise SpecError(message)

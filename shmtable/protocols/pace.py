@@ -21,12 +21,21 @@ rows are full. Then it waits, unless an add waits for it: that one's amount is k
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from shmtable.errors import ArenaDamagedError, SpecError
 from shmtable.index import Blocked
 from shmtable.index import fields as f
-from shmtable.limiters import LIMITERS, Limiter, MinSize, Queue, SampleToInsertRatio, Standing
+from shmtable.limiters import (
+    LIMITERS,
+    Granted,
+    Limiter,
+    MinSize,
+    Queue,
+    SampleToInsertRatio,
+    Standing,
+)
 from shmtable.limiters.base import UNITS
 
 # A set of words. Those marked are float64.
@@ -58,6 +67,24 @@ class _Set(NamedTuple):
     number: int
     base: int
     limiter: Limiter | None
+
+
+class Grant(NamedTuple):
+    """What a table says of its grant.
+
+    Attributes:
+        amount: granted just now; below 0 what was taken back.
+        unused: granted and not used yet, what is being written counting as unused.
+        live: in the table, in the limiter's unit.
+        waiting: what the last add asked for, if it was held back; else 0.
+        largest: the largest add that was asked for.
+    """
+
+    amount: int
+    unused: float
+    live: int
+    waiting: int
+    largest: int
 
 
 class Pace:
@@ -174,6 +201,24 @@ class Pace:
         self._words[used.base + _SAMPLED] += used.limiter.sample_amount(count, steps)
         return True
 
+    # -- several tables together -----------------------------------------------------------
+
+    def grant_locked(self, amount: int) -> Grant:
+        """Grant a table under ``Granted`` so much more, or, below 0, take back what is unused.
+
+        Stored as ``sampled`` is, at once: a crash of the caller loses at most what it then does
+        not know to have granted.
+        """
+        used = self._set_locked()
+        words, now = self._words, self._standing_locked(used)
+        unused = math.floor(-now.ahead - now.writing * (used.limiter.rate if used.limiter else 0))
+        amount = max(amount, min(-unused, 0))
+        if amount:
+            words[used.base + _SAMPLED] += amount
+        waiting = words[used.base + _WAITING]
+        largest = words[used.base + _LARGEST_INSERT]
+        return Grant(amount, -now.ahead + amount, now.live, waiting, largest)
+
     # -- watching --------------------------------------------------------------------------
 
     def blocked_locked(self) -> tuple[str, str]:
@@ -248,6 +293,9 @@ class Pace:
         elif isinstance(limiter, (MinSize, SampleToInsertRatio)):
             words[base + _SIZE] = limiter.min_size
             words[base + _PER] = UNITS.index(limiter.per)
+        if isinstance(limiter, Granted):
+            words[base + _PER] = UNITS.index(limiter.per)
+            floats[base + _RATIO] = limiter.ratio
         if isinstance(limiter, SampleToInsertRatio):
             buffer = limiter.error_buffer
             floats[base + _RATIO] = limiter.ratio
@@ -269,6 +317,8 @@ class Pace:
             if issubclass(cls, Queue):
                 return cls(size)
             per = dict(enumerate(UNITS))[words[base + _PER]]
+            if cls is Granted:
+                return Granted(floats[base + _RATIO], per)
             if cls is MinSize:
                 return MinSize(size, per)
             low, high = floats[base + _LOW], floats[base + _HIGH]

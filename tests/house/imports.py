@@ -54,9 +54,9 @@ LEVELS = {
     "": 6,
     "integrations": 7,
     "report": 7,
-    "demo": 7,
-    "cli": 8,
-    "__main__": 9,
+    "demo": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 REQUIRED = frozenset({"torch", "numpy", "filelock"})
 #: Type checkers bring it themselves, so it may stand under TYPE_CHECKING.

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,30 +28,34 @@ EXAMPLES = {
     ),
     "own_mapper.py": ([], ["--episodes=300", "--goal=0"]),
     "own_strategy.py": (["gymnasium"], []),
+    "ray_table.py": (["ray"], []),
     "recurrent_r2d2.py": (["gymnasium"], ["--updates=10", "--goal=0"]),
     "sac_pendulum.py": (["gymnasium"], ["--updates=30", "--goal=-2000"]),
     "sb3_dqn.py": (["stable_baselines3"], ["--steps=1200", "--goal=0"]),
     "tensordict_samples.py": (["tensordict"], []),
     "torchrl_dqn.py": (["torchrl"], ["--frames=800", "--goal=0"]),
 }
-LEARNING = set(EXAMPLES) - {"tensordict_samples.py"}
+LEARNING = set(EXAMPLES) - {"tensordict_samples.py", "ray_table.py"}
 
 
 def run(example: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, str(FOLDER / example), *arguments],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": search,
-            "OMP_NUM_THREADS": "1",
-            "MINARI_DATASETS_PATH": str(folder),
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    # A folder for Ray's sockets, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        return subprocess.run(
+            [sys.executable, str(FOLDER / example), *arguments],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": search,
+                "OMP_NUM_THREADS": "1",
+                "MINARI_DATASETS_PATH": str(folder),
+                "RAY_TMPDIR": short,
+            },
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -63,6 +68,8 @@ def test_an_example_runs(example: str, tmp_path: Path) -> None:
     ended = run(example, arguments, tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
+    if example == "ray_table.py":
+        assert "a batch (512, 4) of 32 windows" in ended.stdout
     if example in LEARNING:
         assert re.search(r"^criterion: .*; reached: [-0-9.]+%?$", ended.stdout, re.MULTILINE)
 

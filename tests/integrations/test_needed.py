@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 EXTRAS = {
     "gymnasium": ("gymnasium", "gymnasium"),
     "minari": ("minari", "minari"),
+    "ray": ("ray", "ray"),
     "sb3": ("sb3", "stable_baselines3"),
     "tensordict": ("tensordict", "tensordict"),
     "torchrl": ("tensordict", "tensordict"),  # all that it imports itself
@@ -71,7 +72,7 @@ def test_every_module_that_users_import_is_tried_without_its_package() -> None:
     inner = {"needed", "spaces", "episodes", "identities", "open_steps"}
     without_any = {"tensorboard", "prometheus"}  # until something of the package is made
     folder = ROOT / "shmtable" / "integrations"
-    assert {path.stem for path in folder.glob("[a-z]*.py")} - inner - without_any == set(EXTRAS)
+    assert {path.stem for path in folder.glob("[a-z]*")} - inner - without_any == set(EXTRAS)
 
 
 def test_what_else_goes_wrong_in_an_import_is_not_hidden() -> None:

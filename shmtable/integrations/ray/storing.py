@@ -1,0 +1,113 @@
+"""Files of a distributed table: one per shard, and the manifest that names them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from shmtable.errors import TableFileError, WaitTimeoutError
+from shmtable.integrations.needed import needed
+from shmtable.integrations.ray import manifest
+from shmtable.integrations.ray.manifest import ShardFile
+
+with needed("ray", extra="ray"):
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+_State = tuple[str, str, str, int, Any]
+
+
+def answered(answers: Sequence[Any], what: str) -> list[Any]:
+    """All answers, in order.
+
+    Raises:
+        ShmTableError, OSError: what a shard has raised.
+        WaitTimeoutError: a shard has died before it answered.
+    """
+    try:
+        return list(ray.get(list(answers)))
+    except RayTaskError as error:
+        raise error.as_instanceof_cause() from None
+    except RayError as error:
+        raise WaitTimeoutError(
+            f"a shard was lost while {what} ({str(error).splitlines()[0]}); try again"
+        ) from error
+
+
+def store(keeper: Any, path: str | os.PathLike[str]) -> None:
+    """Let every shard write its file, and then write the manifest."""
+    shards = _ready(keeper, "stored")
+    folder = os.path.dirname(manifest.manifest_path(path))
+    os.stat(folder)
+    names = manifest.new_names(path, len(shards))
+    where = [os.path.join(folder, name) for name in names]
+    try:
+        found = answered(
+            [
+                actor.store.remote(place)
+                for (_, _, _, _, actor), place in zip(shards, where, strict=True)
+            ],
+            "it was stored",
+        )
+        entries = [ShardFile(name, *told) for name, told in zip(names, found, strict=True)]
+        for place, entry in zip(where, entries, strict=True):
+            # Seen from here, too: else the nodes do not share this folder.
+            manifest.refuse_changed(f"{place}.zip", entry.size, entry.crc)
+        manifest.write(path, entries)
+    except BaseException:
+        manifest.remove(path, names)
+        raise
+    last = {name: place for (name, _, _, _, _), place in zip(shards, where, strict=True)}
+    ray.get(keeper.stored.remote(last))
+
+
+def restore(keeper: Any, path: str | os.PathLike[str], strict: bool) -> None:
+    """Check every file, and only then let the shards take them.
+
+    Where there are more files than shards, some shards take several; what is too much for them is
+    ejected as they go. Shards for which there is no file are cleared.
+    """
+    entries = manifest.read(path)
+    shards = _ready(keeper, "restored")
+    folder = os.path.dirname(manifest.manifest_path(path))
+    taken = [entries[number :: len(shards)] for number in range(len(shards))]
+    answered(
+        [
+            actor.verify.remote(os.path.join(folder, entry.name), entry.size, entry.crc)
+            for (_, _, _, _, actor), several in zip(shards, taken, strict=True)
+            for entry in several
+        ],
+        "its files were checked",
+    )
+    answered(
+        [
+            actor.restore.remote([os.path.join(folder, entry.name) for entry in several], strict)
+            for (_, _, _, _, actor), several in zip(shards, taken, strict=True)
+        ],
+        "it was restored; its content is partly new",
+    )
+
+
+def _ready(keeper: Any, done: str) -> list[_State]:
+    states: list[_State] = ray.get(keeper.states.remote())
+    silent = [name for name, _, state, _, _ in states if state == "silent"]
+    ready = [state for state in states if state[2] == "ready"]
+    if silent or not ready:
+        raise WaitTimeoutError(
+            f"shards {', '.join(silent) or 'of this table'} do not answer, so it cannot be {done} "
+            "whole; try again when stats() shows all of them as ready"
+        )
+    return ready
+
+
+def refuse_version(version: Any, latest: Any) -> None:
+    """Refuse to write any but the latest format.
+
+    Raises:
+        TableFileError: another one is asked for.
+    """
+    if version is not latest:
+        raise TableFileError(
+            f"version is {version}; the files of shards are written as {latest} only: leave it out"
+        )
