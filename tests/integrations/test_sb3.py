@@ -20,7 +20,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from shmtable import ArrayMemoryTable, EmptyTableError, SpecError
 from shmtable.integrations.sb3 import ShmReplayBuffer
-from tests.interrupts import cut_off
 from tests.multiprocess.recipe import Crew
 
 BOX = spaces.Box(-10, 10, (3,), np.float32)
@@ -198,36 +197,6 @@ def test_other_processes_see_what_was_flushed(make_buffer) -> None:
         buffer.flush()
         assert len(buffer.table) == seen
         assert len(rows(buffer.sample(1000))) == 40
-
-
-def test_an_interrupt_in_an_add_leaves_only_true_steps(make_buffer) -> None:
-    buffer = make_buffer(200, BOX, ACTIONS["box"], n_envs=2)
-
-    def add(episode: int, length: int) -> None:
-        for step in range(length):
-            now = np.array([[episode, step, env] for env in range(2)], np.float32)
-            acted = np.full((2, 2), step)
-            rewards = np.full(2, episode + step)
-            buffer.add(
-                now, now + [0, 1, 0], acted, rewards, np.full(2, step == length - 1), [{}] * 2
-            )
-
-    point, cut = 0, True
-    while cut:
-        point += 1
-        buffer.reset()
-        cut = cut_off(lambda: add(1, 3), point, ("/sb3.py", "/open_steps.py"), KeyboardInterrupt)
-        add(2, 3)
-        steps = []
-        for sequence in map(buffer.table.sequence, buffer.table.identities().tolist()):
-            obs = sequence["obs"]
-            assert (obs[:, [0, 2]] == obs[0, [0, 2]]).all() and (obs[:, 1].diff() == 1).all()
-            assert (sequence["rewards"] == obs[:-1, 0] + obs[:-1, 1]).all()
-            assert (sequence["actions"][:, 0] == obs[:-1, 1]).all()
-            steps += [tuple(row) for row in obs[:-1].tolist()]
-        assert len(steps) == len(set(steps))
-        assert {(2, step, env) for step in range(3) for env in range(2)} <= set(steps)
-    assert point > 50
 
 
 def test_extend_and_reset(make_buffer) -> None:
