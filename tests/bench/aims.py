@@ -78,7 +78,7 @@ def _flat(records: Records) -> list[list[str]]:
 
 
 def _held(records: Records) -> list[list[str]]:
-    able = [record for record in records if "held_share" in record]
+    able = [record for record in records if "held_share" in record and record["writers"] <= 4]
     if not able:
         return []
     record = max(able, key=lambda record: int(record["writers"]))

@@ -212,9 +212,10 @@ def rounds(
             ahead = company.present[measured.peer].about["ahead"]
             calls[key] = int(np.clip(seconds * 1e6 / np.mean(answer), max(ahead, 3), 2000))
     keys = list(calls)
-    for turn in range(turns):
-        start = turn % len(keys) if keys else 0  # nobody is always first
-        for key in keys[start:] + keys[:start]:
+    random = np.random.default_rng(0)
+    for _ in range(turns):
+        # Nobody always comes behind the same one: some go on fetching after their turn.
+        for key in (keys[place] for place in random.permutation(len(keys))):
             times = _run(company, found[key], calls[key])
             if times is not None:
                 found[key].turns.append(times)
