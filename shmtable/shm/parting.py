@@ -39,6 +39,11 @@ class Parting:
         self._finalizer = weakref.finalize(self._owner(), act)
         self._let_go_at_exit()
 
+    def keep_name(self) -> None:
+        """Let the name stay, however this process ends: somebody else sees to it."""
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self._owner(), self._descriptor.drop)
+
     def mark_clean(self, path: str) -> None:
         """Have a file on disk marked, should this process be the last one to let it go."""
         self._descriptor.afterwards = partial(durable.mark, path, self._descriptor.key)

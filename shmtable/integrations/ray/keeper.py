@@ -78,7 +78,7 @@ class Seen:
     """What a process needs to know of the shards.
 
     Attributes:
-        version: rises with every change.
+        version: another after every change, whichever keeper says it.
         shards: (name, node, table, actor) of each that is ready.
         lost, transitions_lost: shards lost so far, and what they held.
     """
@@ -125,7 +125,9 @@ class Keeper:
         self._shards: dict[str, _Entry] = {}
         self._vacant: list[str | None] = []  # last files of lost shards nobody has replaced yet
         self._dead: list[str] = []
-        self._version = self._lost = self._transitions_lost = 0
+        self._lost = self._transitions_lost = 0
+        # Never one that an earlier keeper has given: to who knows that, nothing would have changed.
+        self._version = secrets.randbits(60)
         first = secrets.randbits(62 - _RANGE_BITS - _RANGES_BITS) << _RANGES_BITS
         self._ranges = itertools.count(first)
         self._stop = threading.Event()

@@ -231,6 +231,8 @@ def _made(name: str, options: Mapping[str, Any], path: str | None) -> ArrayMemor
         root = np.random.SeedSequence([given["seed"], zlib.crc32(name.encode())])
         given["seed"] = int(root.generate_state(1)[0])
     table = ArrayMemoryTable(name=name, **given)
+    # An actor may be ended in good order, too: the table is for the next one, unless ``drop``ped.
+    table._core.arena._parting.keep_name()
     if path is not None:
         try:
             table.restore(path)
