@@ -60,7 +60,8 @@ def importance_weights(points: SamplePoints, beta: float, least: float) -> Tenso
     weights = min(lowest, least) / chances
     weights **= beta
     found = torch.from_numpy(weights.astype(np.float32))
-    return found.nan_to_num_(1.0) if unknown else found
+    # 0 / 0 is NaN as well: a chance may be too small for a number.
+    return found.nan_to_num_(1.0) if unknown or not lowest else found
 
 
 def within(name: str, value: Any, most: float) -> float:
