@@ -225,9 +225,11 @@ class Keeper:
                 ray.wait(asked, num_returns=len(asked), timeout=_CLOSE_S)
             for entry in self._shards.values():
                 ray.kill(entry.actor)
-            self._shards.clear()
-            for name in self._dead:  # of simulated nodes: nobody has replaced the last ones
+            # What is on this machine of shards that could not do it themselves: their actors were
+            # just being restarted, or their nodes, being simulated, have left their memory here.
+            for name in (*self._dead, *self._shards):
                 drop(name)
+            self._shards.clear()
 
     # -- watching over them ----------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class Keeper:
                 if self._nodes is None or node in self._nodes:
                     for name in self._names(node):
                         if name not in self._shards:
-                            self._start(name, node)
+                            self._start(name, node, self._vacant.pop() if self._vacant else None)
             for entry in list(self._shards.values()):
                 self._ask(entry)
             self._changed.notify_all()
@@ -263,8 +265,7 @@ class Keeper:
     def _names(self, node: str) -> Iterator[str]:
         return (f"{self._prefix}.{node[:12]}.{number}" for number in range(self._each))
 
-    def _start(self, name: str, node: str) -> None:
-        file = self._vacant.pop() if self._vacant else None
+    def _start(self, name: str, node: str, file: str | None) -> None:
         actor = (
             ray.remote(Shard)
             .options(
@@ -330,12 +331,11 @@ class Keeper:
         if isinstance(error, ActorDiedError):
             # For good, as far as Ray is concerned: it was killed by hand, or never came to life.
             _LOGGER.warning("shard %s is started anew: %s", entry.name, _first_line(error))
-            table, file, transitions = entry.table, entry.file, entry.transitions
             with suppress(RayError):
                 ray.kill(entry.actor)
-            self._start(entry.name, entry.node)
+            self._start(entry.name, entry.node, entry.file)
             anew = self._shards[entry.name]
-            anew.table, anew.file, anew.transitions, anew.state = table, file, transitions, "silent"
+            anew.table, anew.transitions, anew.state = entry.table, entry.transitions, "silent"
 
 
 def _first_line(error: BaseException) -> str:

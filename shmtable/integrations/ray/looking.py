@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -203,8 +204,10 @@ class Looking(Held):
             raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)
 
     def _give_back(self, count: int, steps: int) -> None:
-        if self.limiter is not None and not self._closed:
-            self._keeper().give_back.remote(count, steps)
+        # Nobody is there to be told where a program is ending.
+        if self.limiter is not None and not self._closed and ray.is_initialized():
+            with suppress(RayError):
+                self._keeper().give_back.remote(count, steps)
 
     # -- pieces ----------------------------------------------------------------------------
 

@@ -284,18 +284,23 @@ class DistributedMemoryTable(Looking):
         # once; not with a limiter, to which that would be one large sample.
         each = 1 if self.limiter is not None else max(ahead // 2, 1)
         asked: deque[Pending] = deque()
-        while True:
-            while len(asked) < max(ahead // each, 1) and self._may_ask(
-                count, steps, timeout_s, asked
-            ):
-                asked.append(self._sampling().ask(count * each, steps))
-            found = self._sampling().gather(asked.popleft())
-            if isinstance(found, Batch):
-                for batch in found.results(count):
+        try:
+            while True:
+                while len(asked) < max(ahead // each, 1) and self._may_ask(
+                    count, steps, timeout_s, asked
+                ):
+                    asked.append(self._sampling().ask(count * each, steps))
+                found = self._sampling().gather(asked[0])
+                if isinstance(found, Batch):
+                    several = found.results(count)
+                else:  # what there is to wait for, or to raise
+                    several = iter([self._sampling().sample(count, steps, timeout_s)])
+                asked.popleft()
+                for batch in several:
                     yield self._delivered(batch, count, steps)
-            else:  # what there is to wait for, or to raise
-                one = self._sampling().sample(count, steps, timeout_s)
-                yield self._delivered(one, count, steps)
+        finally:
+            for _ in asked:  # admitted, and taken by nobody
+                self._give_back(count, steps)
 
     def _delivered(self, result: SampleResult, count: int, steps: int) -> SampleResult:
         if self.device.type != "cpu":

@@ -8,6 +8,7 @@ pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
@@ -193,13 +194,14 @@ def test_samples_and_adds_on_any_node_keep_pace(table: DistributedMemoryTable) -
                 sampled <= 2.0 * 10 * sum(added) + 100 + 2 * 20 * 2
             )  # those being counted just now
         # Nobody samples any more: adds come to wait, by themselves and close to the bound.
+        until(lambda: 2.0 * 10 * sum(added) - sampled >= 250, "adds up to the bound")
         until(lambda: all(s.stats and s.stats.adds_blocked for s in table.stats().shards), "it")
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     ahead = 2.0 * 10 * sum(added) - sampled
-    assert 250 <= ahead <= 300
+    assert ahead <= 300
     for shard in shards:
         shard.close()
     assert added[0] > 5
@@ -216,3 +218,20 @@ def test_batches_ahead_wait_for_the_limiter_too(table: DistributedMemoryTable) -
             count += 1
     # d may fall from 2 * 60 to the lowest, -100.
     assert count == 22
+
+
+def test_batches_that_nobody_takes_are_not_counted(table: DistributedMemoryTable) -> None:
+    table.add_sequence(1, small_sequence(1, 60))
+    for _ in range(8):
+        batches = table.batches(10, 1, ahead=4, timeout_s=30)
+        next(batches)
+        batches.close()
+    # Of the 22 that the limiter admits.
+    assert sum(1 for _ in _until_refused(table)) == 22 - 8
+
+
+def _until_refused(table: DistributedMemoryTable) -> Iterator[None]:
+    with suppress(RateLimitedError):
+        while True:
+            table.sample(10, 1)
+            yield
