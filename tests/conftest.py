@@ -38,6 +38,16 @@ _RUN = f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{uuid.uuid4().hex[:8]}"
 _NAMES = itertools.count()
 _SHM = Path("/dev/shm")
 _PARTING_S = 2.0
+_RAYS = Path(__file__).parent / "integrations" / "ray"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let Ray's tests come last.
+
+    A process that has been in a cluster keeps threads of gRPC, which take locks in C++. A test
+    that forks it then may have a child that waits for such a lock for ever.
+    """
+    items.sort(key=lambda item: _RAYS in item.path.parents)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ process computes it again instead of believing offsets it finds in a file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shmtable.index import fields as f
@@ -124,13 +124,27 @@ class Layout:
 
     def spans(self, per: str, first: int, last: int) -> list[tuple[int, int]]:
         """(offset, bytes) of items ``first`` up to ``last`` of every region that grows ``per``."""
+        return [(begin, end - begin) for _, begin, end in self._grown(per, first, last)]
+
+    def blocks(self, per: str, first: int, last: int, size: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of the blocks of ``size`` bytes of the file that ``spans`` completes.
+
+        They hold nothing but items before ``last`` of one region, and some from ``first`` on.
+        """
         return [
-            (region.offset + begin * region.item_bytes, (end - begin) * region.item_bytes)
-            for region in self.regions.values()
-            if region.per == per
-            and region.item_bytes
-            and (begin := -(-first // region.every)) < (end := -(-last // region.every))
+            (start, stop - start)
+            for region, begin, end in self._grown(per, first, last)
+            if (start := max(begin // size, -(-region.offset // size)) * size)
+            < (stop := end // size * size)
         ]
+
+    def _grown(self, per: str, first: int, last: int) -> Iterator[tuple[Region, int, int]]:
+        for region in self.regions.values():
+            if region.per == per and region.item_bytes:
+                begin, end = -(-first // region.every), -(-last // region.every)
+                if begin < end:
+                    size = region.item_bytes
+                    yield region, region.offset + begin * size, region.offset + end * size
 
     def once(self) -> list[tuple[int, int]]:
         """(offset, bytes) of every region that is reserved at creation."""

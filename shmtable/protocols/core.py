@@ -39,6 +39,7 @@ from shmtable.shm import process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from shmtable.shm.header import DIRTY
+from shmtable.shm.huge import BLOCK_BYTES
 from shmtable.shm.lock import robust_available
 from shmtable.strategies import (
     EjectionStrategy,
@@ -307,7 +308,8 @@ class Core:
         if have < full:
             target = min(target, full)
         target = max(wanted, min(target, most))
-        self.arena.reserve(self.layout.spans(per, have, target))
+        blocks = self.layout.blocks(per, have, target, BLOCK_BYTES)
+        self.arena.reserve(self.layout.spans(per, have, target), blocks)
         self.guard.run(self._raise_mark_locked, mark, target)
 
     def _raise_mark_locked(self, mark: int, target: int) -> None:

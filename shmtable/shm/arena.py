@@ -19,6 +19,7 @@ from shmtable.shm import lock as locks
 from shmtable.shm.parting import Parting
 
 Plan = Callable[[int], tuple[int, dict[str, Any]]]
+Spans = Sequence[tuple[int, int]]
 
 _arenas: weakref.WeakValueDictionary[files.Key, Arena] = weakref.WeakValueDictionary()
 _adopting = threading.RLock()
@@ -331,11 +332,6 @@ class Arena:
         """The process that made it."""
         return process.ProcessId(self.words[header.CREATOR_PID], self.words[header.CREATOR_START])
 
-    @property
-    def created_here(self) -> bool:
-        """Whether this very process made it; False in its forked children."""
-        return self.creator == process.current()
-
     def address(self) -> addresses.Address:
         """What another process of this user needs to open it; picklable, small.
 
@@ -350,26 +346,26 @@ class Arena:
         place = self.path, self.name, self.directory
         return addresses.Address(self.id, *place, tuple(holders), handle)
 
-    def reserve(self, spans: Sequence[tuple[int, int]]) -> None:
+    def reserve(self, spans: Spans, blocks: Spans = ()) -> None:
         """Take memory (on disk: disk space) for parts of the file, so that they may be touched.
 
         The caller holds the grow lock, and asks only for bytes that were never reserved.
 
         Args:
-            spans: (offset, bytes) pairs.
+            spans, blocks: (offset, bytes); the blocks (see ``huge``) are complete with them.
 
         Raises:
             SharedMemoryError: with ``asked_bytes`` and ``free_bytes``.
         """
-        in_use, in_memory = self.in_use(), self.directory is None
-        room.reserve(self._descriptor.fd, spans, in_memory=in_memory, where=self.where)
+        in_use, in_memory, fd = self.in_use(), self.directory is None, self._descriptor.fd
+        room.reserve(fd, spans, self.memory, blocks, in_memory=in_memory, where=self.where)
         del in_use
 
-    def settle(self, reserved: Sequence[tuple[int, int]], beyond: tuple[int, int]) -> None:
+    def settle(self, reserved: Spans, beyond: tuple[int, int]) -> None:
         """Make room of which a stop of the machine left doubts certain; see ``room.settle``."""
         room.settle(self._descriptor.fd, reserved, beyond, self.where)
 
-    def sync(self, spans: Sequence[tuple[int, int]]) -> None:
+    def sync(self, spans: Spans) -> None:
         """Bring (offset, bytes) parts of a file on disk to the disk; see ``durable.sync``."""
         in_use = self.in_use()
         durable.sync(self._descriptor.fd, self.memory, spans, self.where)

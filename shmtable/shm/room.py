@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from shmtable.errors import CapacityError, SharedMemoryError
-from shmtable.shm import budget, clib, header
+from shmtable.shm import budget, clib, header, huge
 
 CHUNK_BYTES = 16 << 20  # at most this much per call: other processes wait for the grow lock
 SMALLEST_CHUNK_BYTES = 256 << 10
@@ -45,9 +45,10 @@ def map_file(fd: int, total_bytes: int) -> torch.Tensor:
     # closes that descriptor again.
     folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     try:
-        memory = torch.from_file(
-            f"{folder}/{fd}", shared=True, size=total_bytes, dtype=torch.uint8, device="cpu"
-        )
+        with huge.hole(total_bytes):
+            memory = torch.from_file(
+                f"{folder}/{fd}", shared=True, size=total_bytes, dtype=torch.uint8, device="cpu"
+            )
     except (RuntimeError, MemoryError) as error:
         raise SharedMemoryError(
             f"{total_bytes} bytes of address space are refused ({error}); raise the limit "
@@ -94,12 +95,22 @@ def map_largest(
     ) from refused
 
 
-def reserve(fd: int, spans: Sequence[tuple[int, int]], *, in_memory: bool, where: str) -> None:
+def reserve(
+    fd: int,
+    spans: Sequence[tuple[int, int]],
+    memory: torch.Tensor,
+    blocks: Sequence[tuple[int, int]],
+    *,
+    in_memory: bool,
+    where: str,
+) -> None:
     """Take pages for spans of the file that were never taken before.
 
     Args:
         fd: the file.
         spans: (offset, bytes), within the file.
+        memory: uint8, the whole file.
+        blocks: (offset, bytes) that are complete with these spans; see ``huge``.
         in_memory: the file's pages are RAM, not disk.
         where: the file, for messages.
 
@@ -115,6 +126,8 @@ def reserve(fd: int, spans: Sequence[tuple[int, int]], *, in_memory: bool, where
     # A memfd's file system has no size of its own and reports none.
     if status.f_blocks and asked > status.f_bavail * status.f_frsize:
         raise _no_room(fd, asked, where)
+    if in_memory:
+        huge.take(fd, memory, blocks)
     for offset, count in spans:
         _reserve_span(fd, offset, count, asked, where)
 

@@ -84,3 +84,27 @@ def test_regions_needed_from_the_start_are_reserved_at_once() -> None:
     once = [r for r in layout.regions.values() if r.per == "once"]
     assert "bins" in {r.name for r in once}
     assert layout.once() == [(r.offset, r.bytes) for r in once]
+
+
+def test_blocks_are_those_that_new_items_complete() -> None:
+    layout, size = plan(), 4096 * 4
+    for per, rows in (("row", 5000), ("slot", 900)):
+        regions = [r for r in layout.regions.values() if r.per == per]
+        seen: dict[int, int] = {}
+        marks = [0, 1, 7, 300, 301, rows // 2, rows - 1, rows]
+        for first, last in itertools.pairwise(marks):
+            for offset, count in layout.blocks(per, first, last, size):
+                assert offset % size == count % size == 0
+                for block in range(offset, offset + count, size):
+                    assert block not in seen
+                    seen[block] = last
+        # Each as soon as all of it is there, and none that has anything else in it.
+        expected = {}
+        for region in regions:
+            begin = region.offset
+            for block in range(-(-begin // size) * size, begin + rows * region.item_bytes, size):
+                for last in marks[1:]:
+                    if begin + -(-last // region.every) * region.item_bytes >= block + size:
+                        expected[block] = last
+                        break
+        assert seen == expected != {}

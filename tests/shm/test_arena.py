@@ -19,7 +19,7 @@ from shmtable.errors import (
     SharedMemoryError,
     SpecError,
 )
-from shmtable.shm import files, header, room
+from shmtable.shm import files, header, process, room
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from tests.shm.helpers import DESCRIPTION, ROOM_BYTES, small_plan
@@ -34,7 +34,7 @@ def test_a_new_arena(make_arena: Callable[..., Arena], lock_kind: str) -> None:
     assert len(arena.words) == 512 and arena.words.format == "q"
     assert (arena.lock_kind, arena.factor, arena.json) == (lock_kind, 16, DESCRIPTION)
     assert (arena.path, arena.name, arena.directory) == (None, None, None)
-    assert arena.created_here and not arena.first and not arena.closed
+    assert arena.creator == process.current() and not arena.first and not arena.closed
     assert 0 < arena.id < 1 << 128
     assert not any(arena.words[header.FIRST_FREE :])
 

@@ -84,7 +84,7 @@ def test_an_unfinished_file_on_disk_is_replaced(make_arena, tmp_path: Path) -> N
     path = tmp_path / "t.shmtable"
     path.write_bytes(b"\0" * 8192)
     path.chmod(0o600)
-    assert make_arena(name="t", directory=str(tmp_path)).created_here
+    assert make_arena(name="t", directory=str(tmp_path)).creator == process.current()
 
 
 def test_another_pid_namespace_is_refused(

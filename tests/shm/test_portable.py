@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from shmtable.shm import clib, files, room
 from shmtable.shm.address import Address
@@ -136,4 +137,4 @@ def test_reserving_without_the_c_librarys_call(
 
 def test_a_missing_symbol_is_none_and_not_an_error() -> None:
     assert clib.function("no_such_function") is None
-    assert room.reserve(-1, [], in_memory=True, where="nowhere") is None
+    assert room.reserve(-1, [], torch.empty(0), [], in_memory=True, where="nowhere") is None

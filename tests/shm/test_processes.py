@@ -16,7 +16,7 @@ import pytest
 import torch.multiprocessing
 
 from shmtable.errors import ArenaInUseError, ArenaNotFoundError
-from shmtable.shm import files, header, places
+from shmtable.shm import files, header, places, process
 from shmtable.shm.address import Address, Holder
 from shmtable.shm.arena import Arena
 from shmtable.shm.leftovers import sweep
@@ -32,7 +32,7 @@ def use(parcels: list[Parcel], again: list[Parcel], word: int) -> list[tuple[int
         before = descriptors()
         Arena.open(arena.address()).close()
         same = not descriptors() - before
-        found.append((arena.id, other.arena is arena, same and not arena.created_here))
+        found.append((arena.id, other.arena is arena, same and arena.creator != process.current()))
     return found
 
 
@@ -268,13 +268,13 @@ def test_what_a_killed_owner_left(way: str, unique_name, make_arena) -> None:
         crew.results()
     assert os.path.exists(path)
     if way == "create":
-        assert make_arena(name=name).created_here
+        assert make_arena(name=name).creator == process.current()
     elif way == "sweep":
         assert sweep_of(path)
         assert not os.path.exists(path)
     else:
         arena = Arena.attach(name)
-        assert arena.first and not arena.created_here and arena.words[120] == 42
+        assert arena.first and arena.creator != process.current() and arena.words[120] == 42
         arena.close()
         assert os.path.exists(path)  # not the owner
         assert sweep_of(path)
@@ -361,5 +361,5 @@ def test_a_creator_killed_at_any_moment_blocks_nobody(unique_name, make_arena) -
             member.kill()
             crew.results()
         arena = make_arena(name=name)
-        assert arena.created_here
+        assert arena.creator == process.current()
         arena.close()

@@ -252,7 +252,7 @@ def test_memory_that_cannot_be_had_changes_nothing(
     table.add_sequence(1, {"actions": np.ones((5, 64))})
     before = everything(table)
 
-    def refuse(spans: object) -> None:
+    def refuse(spans: object, blocks: object) -> None:
         raise SharedMemoryError("no memory left")
 
     with monkeypatch.context() as patched:

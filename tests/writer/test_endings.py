@@ -157,7 +157,7 @@ def test_tags_are_given_once_or_at_each_end(make_table: MakeTable) -> None:
 
 
 def test_priorities_are_passed_on(make_table: MakeTable) -> None:
-    columns, sampler = [ACTIONS], PrioritizedSampleStrategy(alpha=1.0)
+    columns, sampler = [ACTIONS], PrioritizedSampleStrategy(alpha=1.0, epsilon=0.0)
     table = make_table(columns=columns, sampler=sampler)
     with table.writer(
         identity=0, chunk=4, priority=lambda sequence: sequence["actions"].astype(float)
