@@ -31,32 +31,31 @@ def _row(measure: str, value: float, wanted: str, reached: bool) -> list[str]:
 
 def _faster(cases: dict[str, Any], case: str, least: float) -> list[str]:
     peers = cases.get(case, {})
-    ours, best = peers.get(OURS, {}), tables.fastest(peers)
-    if best is None or "typical" not in ours:
+    best = tables.fastest(peers)
+    value = tables.ratio(best, peers.get(OURS))
+    if best is None or value is None:
         return []
-    value = best["typical"] / ours["typical"]
     measure = f"{case}: times faster than {best['peer']}"
     return _row(measure, value, f"{least:g} or more", value >= least)
 
 
 def _beside_copy(cases: dict[str, Any], case: str, most: float) -> list[str]:
     peers = cases.get(case, {})
-    ours, copy = peers.get(OURS, {}), peers.get("plain", {})
-    if "typical" not in ours or "typical" not in copy:
+    value = tables.ratio(peers.get(OURS), peers.get("plain"))
+    if value is None:
         return []
-    value = ours["typical"] / copy["typical"]
     return _row(f"{case}: times a cold copy", value, f"{most:g} or less", value <= most)
 
 
 def _crowd(records: Records) -> list[list[str]]:
     two = [record for record in records if record.get("writers") == 2]
-    ours = [record for record in two if record["peer"] == OURS]
+    ours = next((record for record in two if record["peer"] == OURS), None)
     others = [record for record in two if record["peer"] != OURS]
     rows = []
     for rate, what in (("steps_per_s", "steps in"), ("samples_per_s", "samples out")):
-        best = max((record[rate] for record in others), default=0)
-        if ours and best:
-            value = ours[0][rate] / best
+        best = max(others, key=lambda record: float(record[rate]), default=None)
+        value = tables.ratio(ours, best, rate)
+        if value is not None:
             measure = f"2 writers and a learner, {what}: times the best peer"
             rows.append(_row(measure, value, "more than 1", value > 1))
     return rows
@@ -64,7 +63,7 @@ def _crowd(records: Records) -> list[list[str]]:
 
 def _flat(records: Records) -> list[list[str]]:
     ours = {
-        record["setup"]["transitions"]: record["typical"]
+        record["setup"]["transitions"]: record
         for record in records
         if record["peer"] == OURS and tables.shown(record) == "sample(256, 1)"
         if "typical" in record
@@ -72,7 +71,9 @@ def _flat(records: Records) -> list[list[str]]:
     if len(ours) < 2:
         return []
     least, most = min(ours), max(ours)
-    value = ours[most] / ours[least]
+    value = tables.ratio(ours[most], ours[least])
+    if value is None:
+        return []
     measure = f"sample(256, 1) at {most:,} transitions beside {least:,}"
     return [_row(measure, value, "1.5 or less", value <= 1.5)]
 

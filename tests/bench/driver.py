@@ -7,17 +7,19 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tests.bench.peers.base import Case
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+
 _START_S = 180.0
 _ANSWER_S = 600.0
 
@@ -166,7 +168,8 @@ class Measured:
         """As written: microseconds a call.
 
         "typical" is the median over all calls, or, for a peer that works ahead between the calls,
-        the median turn's mean; "low" and "high" are the quartiles of that over the turns.
+        the median turn's mean; "typical_turns" is that of each turn by itself, and "low" and
+        "high" are its quartiles.
         """
         described = {"peer": self.peer, "name": self.case.name, **asdict(self.case)}
         if self.cannot or not self.turns:
@@ -180,6 +183,7 @@ class Measured:
             "bytes": self.case.moved_bytes,
             "calls": len(everything),
             "typical": middle if ahead else median,
+            "typical_turns": [round(value, 3) for value in of_turns],
             "median": median,
             "p99": p99,
             "low": low,
@@ -211,15 +215,27 @@ def rounds(
         if answer is not None:
             ahead = company.present[measured.peer].about["ahead"]
             calls[key] = int(np.clip(seconds * 1e6 / np.mean(answer), max(ahead, 3), 2000))
-    keys = list(calls)
+    alike: dict[Case, list[tuple[str, Case]]] = {}
+    for name, case in calls:
+        anyhow = replace(case, setup=replace(case.setup, transitions=0))
+        alike.setdefault(anyhow, []).append((name, case))
+    groups = list(alike.values())
     random = np.random.default_rng(0)
     for _ in range(turns):
-        # Nobody always comes behind the same one: some go on fetching after their turn.
-        for key in (keys[place] for place in random.permutation(len(keys))):
-            times = _run(company, found[key], calls[key])
-            if times is not None:
-                found[key].turns.append(times)
+        # What is compared comes right one after the other: a machine that others use is fast for
+        # some seconds and slow for some. But nobody always comes behind the same one: some go on
+        # fetching after their turn.
+        for group in shuffled(groups, random):
+            for key in shuffled(group, random):
+                times = _run(company, found[key], calls[key])
+                if times is not None:
+                    found[key].turns.append(times)
     return list(found.values())
+
+
+def shuffled(items: Sequence[T], random: np.random.Generator) -> list[T]:
+    """The same in another order."""
+    return [items[place] for place in random.permutation(len(items))]
 
 
 def _run(company: Company, measured: Measured, calls: int) -> list[float] | None:

@@ -22,10 +22,12 @@ _METHOD = """## How it is measured
 
 Each buffer lives in a process of its own, in the interpreter it is installed in, and is used as
 its documentation recommends for speed, with one torch thread. One driver lets all of them take
-turns of a fraction of a second, round and round over every case and every buffer, each time in
-another order, so that a busy moment meets all alike. Shown is the median of all calls; Reverb's
-dataset fetches ahead in other threads between the calls, so that there it is the median turn's
-mean, the rate it can keep up once it has handed out what lay ready.
+turns of a fraction of a second, round and round over every case and every buffer. All turns of one
+case come one right after the other, each time in another order, since a machine that others use is
+fast for some seconds and slow for some. A ratio is the median of the ratios of such turns, and so
+need not be that of the times beside it. A time is the median of all calls; Reverb's dataset fetches
+ahead in other threads between the calls, so that there it is the median turn's mean, the rate it
+can keep up once it has handed out what lay ready.
 
 The data are like HalfCheetah's: 17 and 6 floats, a reward, the next observation and the end, in
 sequences of 200 transitions. Whatever a buffer wants prepared (rows shifted by one, a

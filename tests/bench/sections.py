@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.driver import Company, rounds
+from tests.bench.driver import Company, rounds, shuffled
 from tests.bench.peers.base import Case, Setup
 
 Records = list[dict[str, Any]]
@@ -129,9 +129,10 @@ def crowds(company: Company, effort: Effort) -> Records:
     watched: dict[tuple[str, int], dict[str, Any]] = {}
     cannot: dict[str, str] = {}
     wanted = {"seconds": effort.crowd_seconds, "transitions": effort.transitions}
+    random = np.random.default_rng(0)
     for turn in range(effort.crowd_turns + 1):
         for writers in effort.writers:
-            for name in list(company.present):
+            for name in shuffled(list(company.present), random):
                 if name in cannot or name == "plain":
                     continue
                 last = turn == effort.crowd_turns
@@ -162,6 +163,7 @@ def _crowd(
     for rate, values in rates.items():
         low, middle, high = np.percentile(values, (25, 50, 75)).tolist()
         record.update({rate: middle, f"{rate}_low": low, f"{rate}_high": high})
+        record[f"{rate}_turns"] = [round(value, 1) for value in values]
     times = np.concatenate([np.asarray(answer["us"]) for answer in answers])
     record["median"], record["p99"] = np.percentile(times, (50, 99)).tolist()
     if watched:

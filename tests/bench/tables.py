@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tests.bench.sections import OURS, PEERS, Records
 
 _NAMES = {OURS: OURS, "cpprb": "cpprb", "torchrl": "TorchRL", "reverb": "Reverb", "plain": "copy"}
@@ -45,6 +47,15 @@ def fastest(peers: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     return min(able, key=lambda record: float(record["typical"]), default=None)
 
 
+def ratio(
+    above: dict[str, Any] | None, below: dict[str, Any] | None, what: str = "typical"
+) -> float | None:
+    """The median turn's ratio: a turn of both is of about one moment, and so is its ratio."""
+    turns = [record.get(f"{what}_turns", []) for record in (above or {}, below or {})]
+    ratios = [one / other for one, other in zip(*turns, strict=False) if other]
+    return float(np.median(ratios)) if ratios else None
+
+
 def one_process(records: Records) -> str:
     """Ours beside the fastest peer and beside the copy, then everybody's times."""
     rows, times = [], []
@@ -53,9 +64,9 @@ def one_process(records: Records) -> str:
         rows.append(
             [
                 case,
-                _ratio(best, ours),
+                _times(ratio(best, ours)),
                 _NAMES[best["peer"]] if best else "none can",
-                _ratio(ours, copy),
+                _times(ratio(ours, copy)),
                 _number(ours.get("typical")),
                 _number(best["typical"]) if best else "",
                 _number(copy.get("typical")),
@@ -83,7 +94,7 @@ def crowds(records: Records) -> str:
             rows.append(
                 [
                     f"{ours['writers']} writers, {what}",
-                    f"{ours[rate] / best[rate]:.2f}" if best and best[rate] else "",
+                    _times(ratio(ours, best, rate)),
                     _NAMES[best["peer"]] if best else "none can",
                 ]
             )
@@ -120,7 +131,7 @@ def growth(records: Records) -> str:
         }
         if sizes[0] in mine:
             least = mine[sizes[0]]
-            ratios = [_ratio(mine.get(size, {}), least) for size in sizes[1:]]
+            ratios = [_times(ratio(mine.get(size, {}), least)) for size in sizes[1:]]
             times = [_number(mine.get(size, {}).get("typical")) for size in sizes]
             rows.append([f"{case}: {_NAMES[peer]}", *ratios, *times])
     head = [f"{size:,} / {sizes[0]:,}" for size in sizes[1:]]
@@ -178,10 +189,8 @@ def _notes(remarks: dict[str, str]) -> str:
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _ratio(above: dict[str, Any] | None, below: dict[str, Any] | None) -> str:
-    if not above or not below or "typical" not in above or "typical" not in below:
-        return ""
-    return f"{above['typical'] / below['typical']:.2f}"
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _cell(record: dict[str, Any] | None) -> str:

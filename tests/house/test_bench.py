@@ -221,6 +221,15 @@ def test_ratios_are_those_of_the_medians() -> None:
     assert rows == ["| sample(256, 1): times faster than cpprb | 2.50 | 2 or more | yes |"]
 
 
+def test_ratios_are_of_turns_that_belong_together() -> None:
+    case = Case(Setup(), "sample", 256)
+    ours = Measured("shmtable", case, [[1.0], [1.0], [2.0]]).figures(ahead=False)
+    peer = Measured("cpprb", case, [[4.0], [2.0], [4.0]]).figures(ahead=False)
+    assert tables.ratio(peer, ours) == 2.0  # and not 4, which is that of the medians
+    assert tables.ratio(peer, None) is None
+    assert tables.ratio(peer, {"cannot": "sample"}) is None
+
+
 def test_a_peer_that_works_ahead_is_taken_at_the_rate_it_keeps_up() -> None:
     measured = Measured("reverb", Case(Setup(), "sample", 256), [[1.0, 1.0, 10.0]])
     assert measured.figures(ahead=True)["typical"] == 4.0
