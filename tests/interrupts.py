@@ -1,9 +1,11 @@
-"""Cut a call off at every point at which Python looks for signals."""
+"""Interrupts at any moment, and calls cut off at every point at which Python looks for signals."""
 
 from __future__ import annotations
 
 import dis
+import gc
 import opcode
+import signal
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +19,16 @@ _LOOKS = {
     if name in ("RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX")
     or name.startswith(("CALL_FUNCTION", "CALL_METHOD", "JUMP_BACKWARD", "POP_JUMP_BACKWARD"))
 }
+
+
+def let_alarms_interrupt() -> None:
+    """Let SIGALRM raise KeyboardInterrupt, wherever this process is.
+
+    Python drops what is raised in a callback of the collector. Test libraries install some, and an
+    interrupt that happened to hit one would never be seen.
+    """
+    gc.callbacks.clear()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
 
 
 def cut_off(

@@ -25,11 +25,13 @@ ever by a member that is killed while using it.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
@@ -38,6 +40,9 @@ import torch.multiprocessing
 
 METHODS = ("fork", "spawn", "forkserver")
 DEADLINE_S = 120.0  # importing torch in a fresh interpreter takes seconds on a busy machine
+
+
+_TELL_WHERE = signal.SIGUSR2
 
 
 class CrewError(AssertionError):
@@ -129,7 +134,10 @@ class Member:
     def _listen(self, until: float) -> None:
         left = until - time.monotonic()
         if left <= 0 or not connection.wait([self.pipe], left):
-            raise CrewError(f"{self} was silent until the deadline")
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, _TELL_WHERE)
+                time.sleep(0.5)
+            raise CrewError(f"{self} was silent until the deadline; stderr says what it is doing")
         try:
             kind, value = self.pipe.recv()
         except (EOFError, ConnectionError):  # died, or ended by a signal
@@ -211,6 +219,7 @@ class Crew:
 
 def _member(pipe: Any, other_end: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     global _link
+    faulthandler.register(_TELL_WHERE, file=2)
     # Under fork this process holds the test's end too and would never see it close.
     other_end.close()
     torch.set_num_threads(1)

@@ -16,6 +16,7 @@ import pytest
 
 from shmtable import ArrayMemoryTable, EmptyTableError
 from shmtable.shm.header import DIRTY
+from tests.interrupts import let_alarms_interrupt
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew, link
 from tests.shm.helpers import wait_until
@@ -47,7 +48,7 @@ def _work(table: ArrayMemoryTable, rng: random.Random) -> None:
 def _storm(table: ArrayMemoryTable, seed: int) -> tuple[int, int]:
     """Interrupt a call once a round; now and then one that repairs. Counts interrupts."""
     rng, words = random.Random(seed), table._core.arena.words
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    let_alarms_interrupt()
     interrupts = repairs = 0
     for _ in range(ROUNDS):
         try:

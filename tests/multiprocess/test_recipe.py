@@ -50,7 +50,7 @@ def test_a_member_that_raises_fails_the_test_with_its_traceback() -> None:
             crew.results()
 
 
-def test_a_late_member_fails_the_test_and_is_ended() -> None:
+def test_a_late_member_fails_the_test_and_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
     with Crew(deadline_s=0.2) as crew:
         member = crew.add(_wait_for_ever)
         crew.deadline_s = 30
@@ -59,6 +59,7 @@ def test_a_late_member_fails_the_test_and_is_ended() -> None:
         pid = member.pid
         with pytest.raises(CrewError, match="silent until the deadline"):
             crew.results()
+    assert "in _wait_for_ever" in capfd.readouterr().err
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from shmtable import ArrayMemoryTable, Writer
+from tests.interrupts import let_alarms_interrupt
 from tests.multiprocess.recipe import METHODS, Crew, link
 from tests.table.snapshots import content
 from tests.tables import small_sequence
@@ -177,7 +178,7 @@ def test_a_bare_fork_leaves_its_parent_s_episode_alone(make_table, code: int) ->
 def _storm(table: ArrayMemoryTable, seed: int) -> int:
     """Append while an interrupt comes every now and then, and go on with what is left."""
     rng = random.Random(seed)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    let_alarms_interrupt()
     interrupts, episode, writer = 0, 0, table.writer(chunk=7, overlap=3, unfinished="drop")
     for _ in range(600):
         try:

@@ -15,6 +15,7 @@ import pytest
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from shmtable.shm.lock import Status, make_mutex
+from tests.interrupts import let_alarms_interrupt
 from tests.multiprocess.recipe import Crew, link
 from tests.shm.helpers import (
     FIRST,
@@ -57,7 +58,7 @@ def storm(parcel: Parcel, rounds: int) -> tuple[int, int, int]:
     arena, rng = parcel.arena, random.Random(1)
     guard, words = counting_guard(arena), arena.words
     mutex = make_mutex(arena, "table")
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    let_alarms_interrupt()
     interrupts = orphans = 0
     for _ in range(rounds):
         try:
