@@ -38,7 +38,7 @@ class Effort:
     transitions: int = Setup.transitions
 
 
-FULL = Effort(20, 0.05, 5, 1.5, (1, 2, 4, 8), (10_000, 100_000, 1_000_000))
+FULL = Effort(20, 0.05, 10, 0.75, (1, 2, 4, 8), (10_000, 100_000, 1_000_000))
 QUICK = Effort(5, 0.01, 2, 0.5, (2,), (10_000, 100_000), 40_000)
 # Nothing that a figure could be read from: whether all of it runs.
 LEAST = Effort(2, 0.001, 1, 0.1, (1,), (1_000, 2_000), 2_000)
