@@ -26,7 +26,7 @@ from shmtable.integrations.sb3 import ShmReplayBuffer
 
 BUFFERS: dict[str, type[ReplayBuffer]] = {"own": ReplayBuffer, "shared": ShmReplayBuffer}
 POINTS = 10
-# The settings are those that RL Baselines3 Zoo has for these environments.
+# As RL Baselines3 Zoo has it for these environments, but for SAC's steps and learning_starts.
 TASKS: dict[str, dict[str, Any]] = {
     "DQN CartPole-v1": {
         "algorithm": DQN,
