@@ -1,117 +1,92 @@
 """On-policy learning as in IMPALA (Espeholt et al. 2018), through a queue: CartPole-v1.
 
-Actors add unrolls of 20 steps, each of which the learner sees exactly once; when it falls behind,
-they wait. V-trace corrects for the updates that happened since an unroll was played.
+Actors add unrolls of up to 20 steps, each of which the learner sees exactly once; when it falls
+behind, they wait. V-trace corrects for the updates that happened since an unroll was played.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from collections import deque
 
 import gymnasium
 import numpy as np
 import torch
 import torch.multiprocessing as mp
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
 import shmtable as st
+from shmtable.integrations.gymnasium import columns_from_spaces
 
 STEPS, BATCH, DISCOUNT = 20, 16, 0.99
-STEPWISE = ("actions", "rewards", "dones", "chances", "returns")
-
-
-def make_network() -> nn.Module:
-    """Observations in, logits of the two actions and a value out."""
-    return nn.Sequential(
-        nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)
-    )
 
 
 def act(table: st.ArrayMemoryTable, network: nn.Module, actor: int) -> None:
+    """Plays eight environments, whose episodes become unrolls as they go on."""
     torch.set_num_threads(1)
     torch.manual_seed(actor)
-    with gymnasium.make("CartPole-v1") as environment:
-        seen, _ = environment.reset(seed=actor)
-        total = 0.0
-        for identity in range(actor, 2**62, 2):  # an identity of its own for each unroll
-            unroll: dict[str, list[Any]] = {name: [] for name in ("obs", *STEPWISE)}
-            for _ in range(STEPS):
-                unroll["obs"].append(seen)
-                with torch.no_grad():
-                    policy = Categorical(logits=network(torch.from_numpy(seen))[:2])
-                action = policy.sample()
-                seen, reward, over, cut, _ = environment.step(action.item())
-                total += float(reward)
-                scored = total if over or cut else np.nan
-                if over or cut:
-                    (seen, _), total = environment.reset(), 0.0
-                step = (action.item(), reward, over or cut, policy.log_prob(action).item(), scored)
-                for name, value in zip(STEPWISE, step, strict=True):
-                    unroll[name].append(value)
-            unroll["obs"].append(seen)
-            table.add_sequence(identity, unroll, timeout_s=None)
+    envs = RecordEpisodeStatistics(gymnasium.make_vec("CartPole-v1", num_envs=8))
+    writer = table.vector_writer(8, autoreset="next_step", chunk=STEPS)
+    following, _ = envs.reset(seed=actor)
+    while True:
+        obs = following
+        with torch.no_grad():
+            policy = Categorical(logits=network(torch.from_numpy(obs))[:, :2])
+        actions = policy.sample()
+        following, rewards, terminated, truncated, _ = envs.step(actions.numpy())
+        step = {"obs": obs, "actions": actions, "rewards": rewards}
+        step["chances"] = policy.log_prob(actions)
+        step["returns"] = envs.episode_returns * (terminated | truncated)
+        writer.append(**step, terminated=terminated, truncated=truncated, following=following)
 
 
-def vtrace(ratios: Tensor, values: Tensor, rewards: Tensor, discounts: Tensor) -> Tensor:
-    """Targets of the values, [B, L + 1]; ``values`` [B, L + 1], the others [B, L]."""
-    errors = ratios * (rewards + discounts * values[:, 1:] - values[:, :-1])
-    wanted = values.clone()
-    for step in reversed(range(STEPS)):
-        behind = wanted[:, step + 1] - values[:, step + 1]
-        wanted[:, step] += errors[:, step] + discounts[:, step] * ratios[:, step] * behind
-    return wanted
+def vtrace(errors: Tensor, decays: Tensor) -> Tensor:
+    """What to add to the values; as both bounds are 1, the policy's advantages as well: [B, L]."""
+    better = errors.clone()
+    for step in reversed(range(STEPS - 1)):
+        better[:, step] += decays[:, step] * better[:, step + 1]
+    return better
 
 
 def main(updates: int, goal: float) -> bool:
     torch.manual_seed(0)
-    columns = [
-        st.Column("obs", (4,), "float32"),
-        st.VirtualColumn("last", (4,), "float32", "obs", st.NextElementMapper.with_only_last),
-        st.Column("actions", (), "int64"),
-        st.Column("dones", (), "bool"),
-        *(st.Column(name, (), "float32") for name in ("rewards", "chances", "returns")),
-    ]
-    network = make_network().share_memory()
+    with gymnasium.make("CartPole-v1") as one:
+        columns = columns_from_spaces(one.observation_space, one.action_space)
+    columns += [st.Column(name, (), "float32") for name in ("chances", "returns")]
+    # Unrolls that end with an episode are shorter, and filled up; a column "mask" says where.
+    table = st.on_policy_queue(columns, size=4 * BATCH, steps=STEPS, pad="zero")
+    hidden = (nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh())
+    network = nn.Sequential(*hidden, nn.Linear(64, 3)).share_memory()  # two logits and a value
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    finished: list[float] = []
-    table = st.on_policy_queue(columns, size=4 * BATCH, steps=STEPS)
-    context = mp.get_context("spawn")
-    actors = [context.Process(target=act, args=(table, network, n), daemon=True) for n in (0, 1)]
-    for actor in actors:
-        actor.start()
+    for actor in range(2):
+        args = (table, network, actor)
+        mp.get_context("spawn").Process(target=act, args=args, daemon=True).start()
+    finished = deque([0.0], maxlen=100)
     for update in range(1, updates + 1):
         batch = table.sample(BATCH, STEPS, timeout_s=60)
-        logits, values = network(torch.cat([batch["obs"], batch["last"][:, None]], 1)).split(
-            [2, 1], -1
-        )
-        policy, values = Categorical(logits=logits[:, :-1]), values[..., 0]
+        outputs = network(batch["obs"])
+        policy, values = Categorical(logits=outputs[..., :2]), outputs[..., 2]
         chances = policy.log_prob(batch["actions"])
         with torch.no_grad():
             ratios = (chances - batch["chances"]).exp().clamp(max=1.0)
-            discounts = DISCOUNT * ~batch["dones"]
-            wanted = vtrace(ratios, values, batch["rewards"], discounts)
-            advantages = ratios * (batch["rewards"] + discounts * wanted[:, 1:] - values[:, :-1])
-        loss = (
-            -(chances * advantages).mean()
-            + 0.5 * (wanted - values)[:, :-1].square().mean()
-            - 0.01 * policy.entropy().mean()
-        )
+            later = network(batch["next_obs"])[..., 2] * ~batch["terminated"]
+            errors = ratios * (batch["rewards"] + DISCOUNT * later - values) * batch["mask"]
+            advantages = vtrace(errors, DISCOUNT * ratios)
+            aim = values + advantages
+        losses = 0.5 * (aim - values).square() - chances * advantages - 0.01 * policy.entropy()
         optimizer.zero_grad()
-        loss.backward()
+        losses[batch["mask"]].mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        finished += batch["returns"][~batch["returns"].isnan()].tolist()
-        reached = float(np.mean(finished[-100:])) if finished else 0.0
-        if update % 250 == 0:
+        finished.extend(batch["returns"][batch["returns"] > 0].tolist())
+        if update % 250 == 0 or update == updates:
+            reached = float(np.mean(finished))
             print(f"update {update}: return {reached:.0f}", flush=True)
-        if len(finished) >= 100 and reached >= goal:
-            break
-    for actor in actors:
-        actor.kill()
-        actor.join()
+            if reached >= goal:
+                break
     print(f"criterion: a return of {goal:g}, mean of the last 100 episodes; reached: {reached:.0f}")
     return reached >= goal
 

@@ -14,21 +14,16 @@ import numpy as np
 import torch
 
 import shmtable as st
+from shmtable.integrations.gymnasium import columns_from_spaces
 
 LAKE = {"map_name": "8x8", "is_slippery": False}
 SHORTEST = 14  # steps to the other shore
 
 
 class SuccessSampleStrategy(st.SampleStrategy):
-    """Draws a share of the windows from sequences added with a priority above 0."""
+    """Draws windows of sequences that were added with a priority above 0, and of no others."""
 
     takes_priorities = True
-
-    def __init__(self, share: float = 0.5) -> None:
-        self.share = share
-
-    def config(self) -> dict[str, float]:
-        return {"share": self.share}
 
     def states(self) -> tuple[st.StateSpec, ...]:
         return (st.StateSpec("success", "slot", "float64"),)
@@ -40,22 +35,13 @@ class SuccessSampleStrategy(st.SampleStrategy):
         self, count: int, sequence_length: int, random: np.random.Generator
     ) -> st.SamplePoints:
         slots = self.view.live_slots()
-        windows = self.view.window_counts(slots, sequence_length)
-        good = windows * (self.arrays["success"][slots] > 0)
-        few = random.binomial(count, self.share) if good.any() else 0
-        parts = [self._uniform(windows, count - few, random), self._uniform(good, few, random)]
-        places, offsets = np.concatenate(parts, 1)
-        return self.view.points(slots[places], offsets)
-
-    @staticmethod
-    def _uniform(windows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-        """Which sequences, and which of their windows."""
-        ends = np.cumsum(windows)
-        if not len(ends) or not ends[-1] or not count:
-            return np.zeros((2, 0), np.int64)
-        drawn = random.integers(ends[-1], size=count)
-        places = ends.searchsorted(drawn, side="right")
-        return np.stack([places, ends[places] - 1 - drawn])
+        slots = slots[self.arrays["success"][slots] > 0]
+        ends = np.cumsum(self.view.window_counts(slots, sequence_length))
+        if not len(ends) or not ends[-1]:
+            return self.view.points(slots[:0], slots[:0])  # nothing to sample
+        windows = random.integers(ends[-1], size=count)
+        places = ends.searchsorted(windows, side="right")
+        return self.view.points(slots[places], ends[places] - 1 - windows)
 
 
 def steps_to_shore(values: torch.Tensor) -> int:
@@ -71,17 +57,13 @@ def steps_to_shore(values: torch.Tensor) -> int:
 
 def main(episodes: int, goal: int) -> bool:
     torch.manual_seed(0)
-    columns = [
-        st.Column("obs", (), "int64"),
-        st.Column("actions", (), "int64"),
-        st.Column("rewards", (), "float32"),
-        st.Column("terminated", (), "bool"),
-        st.VirtualColumn("next_obs", (), "int64", "obs", st.NextElementMapper),
-    ]
     lake = gymnasium.make("FrozenLake-v1", **LAKE)
+    columns = columns_from_spaces(lake.observation_space, lake.action_space)
     lake.action_space.seed(0)
     values = 1e-6 * torch.rand(64, 4, dtype=torch.float64)
-    sampler = SuccessSampleStrategy(share=0.5)
+    # Until an episode has succeeded, the second one draws everything.
+    halves = [(0.5, SuccessSampleStrategy()), (0.5, st.UniformSampleStrategy())]
+    sampler = st.MixtureSampleStrategy(halves)
     with st.uniform_replay(columns, maxlen=1_000_000, sampler=sampler, seed=0) as table:
         writer = table.writer(priority=lambda sequence: float(sequence["rewards"][-1]))
         for episode in range(1, episodes + 1):

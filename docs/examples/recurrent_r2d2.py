@@ -1,124 +1,97 @@
 """Recurrent replay as in R2D2 (Kapturowski et al. 2019): CartPole without its velocities.
 
-Two worker processes play with a recurrent network and store its state at every step. The learner
-starts each window from the stored state, lets ten steps warm it up, and learns from the others.
+Two worker processes play with a recurrent network, one of them exploring, and store its state at
+every step. The learner starts each window from the stored state, lets ten steps warm it up, and
+learns from the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 import torch.multiprocessing as mp
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from torch import Tensor, nn
 
 import shmtable as st
+from shmtable.integrations.gymnasium import columns_from_spaces
 
 UNITS, BURN_IN, LEARN = 64, 10, 20
-
-
-def make() -> gymnasium.Env:
-    """Where cart and pole are, not how they move."""
-    space = gymnasium.spaces.Box(-5, 5, (2,), np.float32)
-    environment = gymnasium.make("CartPole-v1")
-    return gymnasium.wrappers.TransformObservation(environment, lambda obs: obs[::2], space)
 
 
 class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.cell, self.values = nn.GRUCell(2, UNITS), nn.Linear(UNITS, 2)
+        self.memory, self.values = nn.GRU(2, UNITS, batch_first=True), nn.Linear(UNITS, 2)
 
-    def unroll(self, obs: Tensor, state: Tensor) -> Tensor:
-        """The states behind each step: [B, L, 2] and [B, UNITS] to [B, L, UNITS]."""
-        states = []
-        for seen in obs.unbind(1):
-            state = self.cell(seen, state)
-            states.append(state)
-        return torch.stack(states, 1)
+    def forward(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of both actions at each step, [B, L, 2], and the state behind the last one."""
+        states, last = self.memory(obs[..., ::2], state[None])  # positions, no velocities
+        return self.values(states), last[0]
 
 
-def play(network: Network, seed: int, epsilon: Any, writer: st.VectorWriter | None) -> float:
-    """Eight environments: without a writer one episode of each, for their mean return."""
-    envs = SyncVectorEnv([make] * 8, autoreset_mode=AutoresetMode.SAME_STEP)
-    random, state = np.random.default_rng(seed), torch.zeros(8, UNITS)
-    total, playing = 0.0, np.ones(8, bool)
-    obs, _ = envs.reset(seed=seed)
-    while writer is not None or playing.any():
-        with torch.no_grad():
-            following = network.cell(torch.from_numpy(obs), state)
-            best = network.values(following).argmax(1).numpy()
-        actions = np.where(random.random(8) < epsilon, random.integers(2, size=8), best)
-        seen = {"obs": obs.copy(), "state": state.numpy(), "actions": actions}
-        obs, rewards, terminated, truncated, infos = envs.step(actions)
-        if writer is not None:
-            ends = {"terminated": terminated, "truncated": truncated}
-            writer.append(**seen, **ends, rewards=rewards, infos=infos)
-        total += float((rewards * playing).mean())
-        playing &= ~(terminated | truncated)
-        state = following * torch.from_numpy(~(terminated | truncated))[:, None]
-    return total
-
-
-def work(table: st.ArrayMemoryTable, network: Network, worker: int) -> None:
+def work(table: st.ArrayMemoryTable, network: Network, epsilon: float, returns: Tensor) -> None:
+    """Plays 16 environments, and notes what the last episode of each returned."""
     torch.set_num_threads(1)
-    parts = {"chunk": BURN_IN + LEARN, "overlap": BURN_IN}
-    with table.vector_writer(8, autoreset="same_step", **parts) as writer:
-        play(network, 1 + worker, np.geomspace(0.4, 0.02, 8), writer)
+    envs = RecordEpisodeStatistics(gymnasium.make_vec("CartPole-v1", num_envs=16))
+    writer = table.vector_writer(16, autoreset="next_step", chunk=BURN_IN + LEARN, overlap=BURN_IN)
+    following, _ = envs.reset()
+    state, over = torch.zeros(16, UNITS), np.zeros(16, bool)
+    while True:
+        obs = following
+        with torch.no_grad():
+            values, next_state = network(torch.from_numpy(obs)[:, None], state)
+        best, other = values[:, 0].argmax(1).numpy(), np.random.randint(2, size=16)
+        actions = np.where(np.random.random(16) < epsilon, other, best)
+        following, rewards, terminated, truncated, _ = envs.step(actions)
+        step = {"obs": obs, "state": state.numpy(), "actions": actions, "rewards": rewards}
+        writer.append(**step, terminated=terminated, truncated=truncated, following=following)
+        state = next_state
+        state[over] = 0.0  # where an episode was over, this step only began the next one
+        over = terminated | truncated
+        returns.numpy()[over] = envs.episode_returns[over]
 
 
 def main(updates: int, goal: float) -> bool:
     torch.manual_seed(0)
-    columns = [
-        st.Column("obs", (2,), "float32"),
-        st.Column("state", (UNITS,), "float32", first_only=True),
-        st.Column("actions", (), "int64"),
-        st.Column("rewards", (), "float32"),
-        st.Column("terminated", (), "bool"),
-        st.VirtualColumn("next_obs", (2,), "float32", "obs", st.NextElementMapper),
-    ]
+    with gymnasium.make("CartPole-v1") as one:
+        columns = columns_from_spaces(one.observation_space, one.action_space)
+    columns.append(st.Column("state", (UNITS,), "float32", first_only=True))
     pace = st.SampleToInsertRatio(8, min_size=1_000, error_buffer=16_000)
     table = st.r2d2_replay(columns, 100_000, burn_in=BURN_IN, pad="zero", limiter=pace)
     network, target = Network().share_memory(), Network()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    context = mp.get_context("spawn")
-    workers = [context.Process(target=work, args=(table, network, n), daemon=True) for n in (0, 1)]
-    for worker in workers:
-        worker.start()
+    greedy, exploring = torch.zeros(2, 16).share_memory_()
+    for epsilon, returns in ((0.0, greedy), (0.2, exploring)):
+        args = (table, network, epsilon, returns)
+        mp.get_context("spawn").Process(target=work, args=args, daemon=True).start()
     for update in range(1, updates + 1):
         if update % 200 == 1:
             target.load_state_dict(network.state_dict())
         batch = table.sample(32, BURN_IN + LEARN, timeout_s=60)
-        states = network.unroll(batch["obs"], batch["state"])
-        with torch.no_grad():
-            before = target.unroll(batch["obs"], batch["state"]).flatten(0, 1)
-            following = target.cell(batch["next_obs"].flatten(0, 1), before)
-            best = target.values(following).max(1).values.view(32, -1)
-            wanted = batch["rewards"] + 0.99 * best * ~batch["terminated"]
-        value = network.values(states).gather(2, batch["actions"][..., None])[..., 0]
+        values, _ = network(batch["obs"], batch["state"])
+        value = values.gather(2, batch["actions"][..., None])[..., 0]
+        with torch.no_grad():  # the second observation is the first of the next ones
+            _, second = target(batch["obs"][:, :1], batch["state"])
+            best = target(batch["next_obs"], second)[0].max(2).values
+            aim = batch["rewards"] + 0.99 * best * ~batch["terminated"]
         # An episode's first state is known, and nothing need warm up behind it.
         learn = ~batch["burn_in"] | (batch["state"] == 0).all(1, keepdim=True)
-        error = (wanted - value) * (learn & batch["mask"])
-        weights = batch.weights[:, None]
-        loss = (weights * nn.functional.smooth_l1_loss(error, 0 * error, reduction="none")).mean()
+        errors = (aim - value) * (learn & batch["mask"])
+        loss = (batch.weights[:, None] * errors.square()).mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
         optimizer.step()
-        table.update_priorities(batch.points, error.detach().abs())
+        table.update_priorities(batch.points, errors.detach().abs())
         if update % 500 == 0 or update == updates:
-            reached = float(np.mean([play(network, seed, 0.0, None) for seed in (100, 101)]))
+            reached = float(greedy.mean())
             print(f"update {update}: return {reached:.0f}", flush=True)
             if reached >= goal:
                 break
-    for worker in workers:
-        worker.kill()
-        worker.join()
     print(f"criterion: a return of {goal:g}, mean of 16 episodes; reached: {reached:.0f}")
     return reached >= goal
 
