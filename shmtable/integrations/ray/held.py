@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from contextlib import suppress
@@ -13,7 +14,7 @@ from shmtable.adaptors import Adaptor
 from shmtable.columns import Column
 from shmtable.errors import ArenaNotFoundError, ClosedError, SpecError
 from shmtable.integrations.needed import needed
-from shmtable.integrations.ray.keeper import NAMESPACE, actor_name
+from shmtable.integrations.ray.keeper import NAMESPACE, actor_name, told
 from shmtable.integrations.ray.local import Local
 from shmtable.integrations.ray.sampling import Sampling
 from shmtable.limiters import Limiter
@@ -113,7 +114,7 @@ class Held:
 
     def _about(self, what: str) -> Any:
         if self._about_ is None:
-            self._about_ = ray.get(self._keeper().about.remote())
+            self._about_ = told(self._keeper().about.remote())
         return self._about_[what]
 
     def _sampling(self) -> Sampling:
@@ -131,7 +132,7 @@ class Held:
             with self._lock:
                 keeper, here = self._keeper(), node()
                 local = self._local_ = self._local_ or Local(
-                    lambda: ray.get(keeper.on_node.remote(here, SLICE_S)), self._about("classes")
+                    lambda: told(keeper.on_node.remote(here, SLICE_S)), self._about("classes")
                 )
         return local.table(identity)
 
@@ -170,6 +171,7 @@ class Held:
             return
         if self._owner == os.getpid():
             self.end()
+            atexit.unregister(self.close)
         self._closed = True
         local, self._local_, self._sampling_, self._keeper_ = self._local_, None, None, None
         if local is not None:

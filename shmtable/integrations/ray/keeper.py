@@ -25,14 +25,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from shmtable.errors import ArenaNotFoundError
 from shmtable.integrations.needed import needed
+from shmtable.integrations.ray.local import RANGE_BITS
 from shmtable.integrations.ray.pacer import Pacer
 from shmtable.integrations.ray.shard import Shard, drop
 from shmtable.limiters import Limiter
 
 with needed("ray", extra="ray"):
     import ray
-    from ray.exceptions import ActorDiedError, RayError
+    from ray.exceptions import ActorDiedError, RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _LOGGER = logging.getLogger("shmtable")
@@ -42,12 +44,30 @@ _CLOSE_S = 20.0
 _THREADS = 8
 _MOST_DEAD = 1000
 # A range has 2**28 identities, below all that other writers make up; each keeper has 2**18 ranges.
-_RANGE_BITS, _RANGES_BITS = 28, 18
+_RANGES_BITS = 18
 
 
 def actor_name(store: str) -> str:
     """The keeper's name, of a distributed table's."""
     return f"shmtable/{store}"
+
+
+def told(answer: Any) -> Any:
+    """What a keeper has answered; while it is being restarted, that is waited for.
+
+    Raises:
+        ShmTableError: what it has raised.
+        ArenaNotFoundError: it does not come back.
+    """
+    try:
+        return ray.get(answer)
+    except RayTaskError as error:
+        raise error.as_instanceof_cause() from None
+    except ActorDiedError as error:
+        raise ArenaNotFoundError(
+            "the distributed table has ended: by end(), or with the program or the node that it "
+            "was made in; make it anew, with detached=True for one that outlives them"
+        ) from error
 
 
 @dataclass
@@ -128,11 +148,11 @@ class Keeper:
         self._lost = self._transitions_lost = 0
         # Never one that an earlier keeper has given: to who knows that, nothing would have changed.
         self._version = secrets.randbits(60)
-        first = secrets.randbits(62 - _RANGE_BITS - _RANGES_BITS) << _RANGES_BITS
+        first = secrets.randbits(62 - RANGE_BITS - _RANGES_BITS) << _RANGES_BITS
         self._ranges = itertools.count(first)
         self._stop = threading.Event()
         self._pacer = None if limiter is None else Pacer(limiter, self._to_pace)
-        self._look()
+        self._look_on()
         self._watcher = threading.Thread(target=self._watch, name="shmtable-keeper", daemon=True)
         self._watcher.start()
 
@@ -194,7 +214,7 @@ class Keeper:
     def identities(self) -> int:
         """The first of 2**28 identities, all negative, that nobody else is given."""
         number = next(self._ranges)
-        return -(1 << 62) - ((number + 1) << _RANGE_BITS)
+        return -(1 << 62) - ((number + 1) << RANGE_BITS)
 
     def states(self) -> list[tuple[str, str, str, int, Any]]:
         """(name, node, state, table, actor) of every shard."""
@@ -242,10 +262,15 @@ class Keeper:
 
     def _watch(self) -> None:
         while not self._stop.wait(_WATCH_EVERY_S):
-            try:
-                self._look()
-            except RayError as error:  # the head of the cluster is busy; it is asked again
-                _LOGGER.warning("shards cannot be watched just now: %s", error)
+            self._look_on()
+
+    def _look_on(self) -> None:
+        try:
+            self._look()
+        # The head of the cluster is busy, or an actor's name not free yet (a ValueError): it is
+        # asked again.
+        except (RayError, ValueError) as error:
+            _LOGGER.warning("shards cannot be watched just now: %s", _first_line(error))
 
     def _look(self) -> None:
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]

@@ -17,6 +17,8 @@ from shmtable.table import ArrayMemoryTable
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.05
 _LOOK_EVERY_S = 0.01
+# Made-up identities begin at multiples of 2**28, which alone would all lead to the same shard.
+RANGE_BITS = 28
 
 
 class Local:
@@ -49,7 +51,7 @@ class Local:
         if time.monotonic() >= self._look_at:
             self._look(tables)
             tables = self._tables
-        return tables[identity % len(tables)]
+        return tables[(identity + (identity >> RANGE_BITS)) % len(tables)]
 
     def _look(self, seen: list[ArrayMemoryTable]) -> None:
         """Make sure that the tables are those that the names lead to, and for a moment, then.

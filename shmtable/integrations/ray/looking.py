@@ -18,6 +18,7 @@ from shmtable.formats import TableSerializationVersion
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
 from shmtable.integrations.ray.held import SLICE_S, Held
+from shmtable.integrations.ray.keeper import told
 from shmtable.integrations.ray.values import DistributedStats, ShardedPoints, ShardStats
 from shmtable.protocols.arguments import as_int64
 from shmtable.types import Finding, Int64Array, Stats
@@ -55,7 +56,7 @@ class Looking(Held):
         ends = {answer: place for place, answer in enumerate(asked) if answer is not None}
         for answer, stats in self._answered(list(ends)).items():
             found[ends[answer]] = stats
-        seen = ray.get(self._keeper().seen.remote())
+        seen = told(self._keeper().seen.remote())
         sampling = self._sampling_
         return DistributedStats(
             tuple(
@@ -116,7 +117,7 @@ class Looking(Held):
     def clear(self) -> None:
         """Remove all sequences; each shard for everybody at once, one after the other."""
         storing.answered([actor.clear.remote() for *_, actor in self._states()], "it was cleared")
-        ray.get(self._keeper().begin_pacing.remote())
+        told(self._keeper().begin_pacing.remote())
 
     # -- files -----------------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class Looking(Held):
         latest = TableSerializationVersion.LATEST
         storing.refuse_version(override_version or latest, latest)
         storing.restore(self._keeper(), path, strict)
-        ray.get(self._keeper().begin_pacing.remote())
+        told(self._keeper().begin_pacing.remote())
         return True
 
     # -- the limiter -----------------------------------------------------------------------
@@ -198,7 +199,7 @@ class Looking(Held):
         while reason and left >= 0:
             left = ends - time.monotonic()
             asked = self._keeper().admit.remote(count, steps, min(max(left, 0.0), SLICE_S))
-            (reason,) = storing.answered([asked], "it was asked for its limiter")
+            reason = told(asked)
         if reason:
             waited = f"waited {timeout_s:g} s: " if timeout_s else ""
             raise RateLimitedError(f"{waited}{reason}", timeout_s=timeout_s)
@@ -212,7 +213,7 @@ class Looking(Held):
     # -- pieces ----------------------------------------------------------------------------
 
     def _states(self) -> list[tuple[str, str, str, int, Any]]:
-        found: list[tuple[str, str, str, int, Any]] = ray.get(self._keeper().states.remote())
+        found: list[tuple[str, str, str, int, Any]] = told(self._keeper().states.remote())
         return found
 
     def _all(self, what: str, *given: Any) -> list[Any]:

@@ -65,11 +65,11 @@ def write(path: str | os.PathLike[str], shards: Sequence[ShardFile]) -> None:
     """
     where = manifest_path(path)
     text = {"kind": _KIND, "version": _VERSION, "shards": [asdict(shard) for shard in shards]}
-    try:
-        before = read(path)
-    except (FileDamagedError, FileMissingError, FileUnsafeError, FileVersionError):
-        before = []
     with replacing(where) as descriptor, os.fdopen(os.dup(descriptor), "wb") as file:
+        try:  # only now: another process may just have written one
+            before = read(path)
+        except (FileDamagedError, FileMissingError, FileUnsafeError, FileVersionError):
+            before = []
         file.write(json.dumps(text, indent=1).encode())
     kept = {shard.name for shard in shards}
     remove(path, [shard.name for shard in before if shard.name not in kept])

@@ -42,7 +42,7 @@ def refuse_other(sampler: object) -> None:
     Raises:
         SpecError: it is one.
     """
-    if not isinstance(_innermost(sampler), (UniformSampleStrategy, WeightedSampleStrategy)):
+    if not isinstance(innermost(sampler), (UniformSampleStrategy, WeightedSampleStrategy)):
         raise SpecError(
             f"sampler is a {type(sampler).__name__}; shards are drawn from in proportion to what "
             "they offer, which is known of UniformSampleStrategy, PrioritizedSampleStrategy, "
@@ -50,7 +50,8 @@ def refuse_other(sampler: object) -> None:
         )
 
 
-def _innermost(sampler: Any) -> Any:
+def innermost(sampler: Any) -> Any:
+    """The sampler that draws: itself, or the one that it aligns."""
     return sampler.members[0] if isinstance(sampler, EndAlignedSampleStrategy) else sampler
 
 
@@ -60,7 +61,7 @@ def make_absolute(sampler: SampleStrategy) -> None:
     A sampler gives chances up to a factor that is the table's at the moment of the draw. Here this
     factor is taken out, in the same locked section, so that chances of several tables compare.
     """
-    draw, inner = sampler.sample, _innermost(sampler)
+    draw, inner = sampler.sample, innermost(sampler)
 
     def absolute(count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         points = draw(count, sequence_length, random)
@@ -89,7 +90,7 @@ class Offers:
 
     def __init__(self, core: Core, sampler: SampleStrategy) -> None:
         self._core = core
-        self._inner = _innermost(sampler)
+        self._inner = innermost(sampler)
         self._by_weight = isinstance(self._inner, WeightedSampleStrategy)
         self._shares: dict[int, tuple[object, float, float]] = {}
         self._counting = threading.Lock()

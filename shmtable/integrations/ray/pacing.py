@@ -70,6 +70,9 @@ class Reckoning:
         """Take what shards have said; the first time it is what the counting begins with."""
         for name, grant in told.items():
             self.free -= grant.amount
+            if self.begun and name not in self.grants:
+                # From an earlier keeper, or with an answer that was dropped: used at any moment.
+                self.free -= max(grant.unused - grant.amount, 0.0)
             self.grants[name] = grant
         if not self.begun and told:
             ahead = self.limiter.first_ahead(self.live, self.largest, 0)
@@ -136,6 +139,8 @@ class Reckoning:
         plan = dict.fromkeys(names, 0)
         left = self.free
         is_small = bool(self.limiter.sample_blocked(Standing(self.live, ahead=1e300), 0))
+        if left < 0 and not is_small:  # more was out than was known: see ``hear``
+            return {name: -int(max(grant.unused, 0.0)) for name, grant in self.grants.items()}
         wanting = {
             name: grant.waiting * rate - grant.unused
             for name, grant in self.grants.items()

@@ -22,7 +22,7 @@ from shmtable.columns import Column
 from shmtable.errors import EmptyTableError, NoWindowError, SampleError, WaitTimeoutError
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray.draws import Batch, Float64Array, chances, drawn, guessed, redrawn
-from shmtable.integrations.ray.keeper import Seen
+from shmtable.integrations.ray.keeper import Seen, told
 from shmtable.integrations.ray.values import Offer, Part
 from shmtable.types import Int64Array, SampleResult
 
@@ -301,7 +301,7 @@ class Sampling:
             return
         news, self._news = self._news, None
         try:
-            self._learn(ray.get(news))
+            self._learn(told(news))
         except RayError as error:
             if not self._known:
                 raise

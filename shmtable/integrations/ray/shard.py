@@ -30,8 +30,9 @@ from shmtable.errors import (
     TableFileError,
 )
 from shmtable.formats import inspect
+from shmtable.integrations.ray.local import is_current
 from shmtable.integrations.ray.manifest import fingerprint, refuse_changed
-from shmtable.integrations.ray.offers import Offers, make_absolute
+from shmtable.integrations.ray.offers import Offers, innermost, make_absolute
 from shmtable.integrations.ray.values import Part
 from shmtable.protocols.pace import Grant
 from shmtable.shm import files, leftovers, places
@@ -64,7 +65,7 @@ class Shard:
     ) -> None:
         for lost in leftovers_of:
             drop(lost)
-        self._name, self._options = name, options
+        self._name, self._options, self._closed = name, options, False
         self._table = _adopted(name, options["classes"]) or _made(name, options, path)
         core = self._table._core
         self._sampler = core.sampler
@@ -74,7 +75,14 @@ class Shard:
     # -- what it is ------------------------------------------------------------------------
 
     def describe(self) -> tuple[int, int]:
-        """The table's id, and how many transitions it holds."""
+        """The table's id, and how many transitions it holds.
+
+        Where its name has been taken from it, nobody could add to it any more. Then this process
+        ends, and Ray starts another one, which begins the table anew.
+        """
+        if not is_current(self._table) and not self._closed:
+            _LOGGER.warning("shard %s is begun anew: its memory was swept away", self._name)
+            os._exit(1)
         return self._table._core.arena.id, self._table.size()
 
     def pid(self) -> int:
@@ -136,9 +144,9 @@ class Shard:
     def update_priorities(self, points: Any, priorities: Any, highest: float) -> int:
         """See ``ArrayMemoryTable``; ``highest`` of the whole update, which new sequences get."""
         applied = self._table.update_priorities(SamplePoints(*points), priorities)
-        if isinstance(self._sampler, PrioritizedSampleStrategy):
-            state = {"highest": highest}
-            self._table._core.guard.run(self._sampler.load_state, state)
+        inner = innermost(self._sampler)
+        if isinstance(inner, PrioritizedSampleStrategy):
+            self._table._core.guard.run(inner.load_state, {"highest": highest})
         self._offers.forget()
         return applied
 
@@ -148,8 +156,15 @@ class Shard:
 
     def set_sampler(self, settings: Mapping[str, float]) -> None:
         """Set attributes of the sampler, such as ``beta``."""
+        inner = innermost(self._sampler)
+        for name in settings:
+            if not hasattr(inner, name):
+                raise SpecError(
+                    f"{name} is no setting of {type(inner).__name__}; leave it out, or see that "
+                    "class for those it has"
+                )
         for name, value in settings.items():
-            setattr(self._sampler, name, value)
+            setattr(inner, name, value)
         self._offers.forget()
 
     def identities(self) -> Int64Array:
@@ -197,16 +212,19 @@ class Shard:
             return
         self._table.restore(paths[0], strict=strict)
         self.grant(_MOST)  # what a file has comes in whatever the limiter says
-        for path in paths[1:]:
-            given = {key: value for key, value in self._options.items() if key != "classes"}
-            with ArrayMemoryTable(**given) as other:
-                other.restore(path, strict=strict)
-                for identity in other.identities().tolist():
-                    self._table.add_sequence(identity, other.sequence(identity))
-        self.grant(-_MOST)
+        try:
+            for path in paths[1:]:
+                given = {key: value for key, value in self._options.items() if key != "classes"}
+                with ArrayMemoryTable(**given) as other:
+                    other.restore(path, strict=strict)
+                    for identity in other.identities().tolist():
+                        self._table.add_sequence(identity, other.sequence(identity))
+        finally:
+            self.grant(-_MOST)
 
     def close(self) -> None:
         """Let go of the table, and end its name. Writers that have it open go on with nothing."""
+        self._closed = True
         self._table.close()
         drop(self._name)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from shmtable.errors import TableFileError, WaitTimeoutError
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import manifest
+from shmtable.integrations.ray.keeper import told
 from shmtable.integrations.ray.manifest import ShardFile
 
 with needed("ray", extra="ray"):
@@ -16,6 +18,8 @@ with needed("ray", extra="ray"):
     from ray.exceptions import RayError, RayTaskError
 
 _State = tuple[str, str, str, int, Any]
+_STARTING_S, _PAUSE_S = 60.0, 0.05
+_WRITING_S = 600.0
 
 
 def answered(answers: Sequence[Any], what: str) -> list[Any]:
@@ -42,24 +46,23 @@ def store(keeper: Any, path: str | os.PathLike[str]) -> None:
     os.stat(folder)
     names = manifest.new_names(path, len(shards))
     where = [os.path.join(folder, name) for name in names]
+    asked = [
+        actor.store.remote(place) for (_, _, _, _, actor), place in zip(shards, where, strict=True)
+    ]
     try:
-        found = answered(
-            [
-                actor.store.remote(place)
-                for (_, _, _, _, actor), place in zip(shards, where, strict=True)
-            ],
-            "it was stored",
-        )
+        found = answered(asked, "it was stored")
         entries = [ShardFile(name, *told) for name, told in zip(names, found, strict=True)]
         for place, entry in zip(where, entries, strict=True):
             # Seen from here, too: else the nodes do not share this folder.
             manifest.refuse_changed(f"{place}.zip", entry.size, entry.crc)
         manifest.write(path, entries)
     except BaseException:
+        # Where one has failed, others still write, and their files would come after the removal.
+        ray.wait(asked, num_returns=len(asked), timeout=_WRITING_S)
         manifest.remove(path, names)
         raise
     last = {name: place for (name, _, _, _, _), place in zip(shards, where, strict=True)}
-    ray.get(keeper.stored.remote(last))
+    told(keeper.stored.remote(last))
 
 
 def restore(keeper: Any, path: str | os.PathLike[str], strict: bool) -> None:
@@ -90,15 +93,20 @@ def restore(keeper: Any, path: str | os.PathLike[str], strict: bool) -> None:
 
 
 def _ready(keeper: Any, done: str) -> list[_State]:
-    states: list[_State] = ray.get(keeper.states.remote())
-    silent = [name for name, _, state, _, _ in states if state == "silent"]
-    ready = [state for state in states if state[2] == "ready"]
-    if silent or not ready:
+    # After a restart the keeper has yet to hear of shards that hold as much as ever, so those that
+    # are starting must not be left out.
+    ends = time.monotonic() + _STARTING_S
+    states: list[_State] = told(keeper.states.remote())
+    while any(state[2] == "starting" for state in states) and time.monotonic() < ends:
+        time.sleep(_PAUSE_S)
+        states = told(keeper.states.remote())
+    silent = [name for name, _, state, _, _ in states if state != "ready"]
+    if silent or not states:
         raise WaitTimeoutError(
             f"shards {', '.join(silent) or 'of this table'} do not answer, so it cannot be {done} "
             "whole; try again when stats() shows all of them as ready"
         )
-    return ready
+    return states
 
 
 def refuse_version(version: Any, latest: Any) -> None:

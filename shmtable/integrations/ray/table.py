@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from shmtable.integrations.needed import needed
 from shmtable.integrations.ray import storing
 from shmtable.integrations.ray.draws import Batch
 from shmtable.integrations.ray.held import READY_S, node
-from shmtable.integrations.ray.keeper import NAMESPACE, Keeper, actor_name
+from shmtable.integrations.ray.keeper import NAMESPACE, Keeper, actor_name, told
 from shmtable.integrations.ray.local import Current
 from shmtable.integrations.ray.looking import Looking
 from shmtable.integrations.ray.offers import refuse_other
@@ -132,8 +131,16 @@ class DistributedMemoryTable(Looking):
                 "limiter": limiter,
                 "keeps_priorities": like.keeps_priorities,
             }
+        here = node()
+        alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
+        count = each * len([one for one in alive if nodes is None or one in nodes])
+        if not count:
+            raise SpecError(
+                f"nodes is {nodes!r:.80}, none of which is alive; give ids of ray.nodes(), or None "
+                "for all"
+            )
         # A table that ends with this program may as well be kept where this program is.
-        strategy = NodeAffinitySchedulingStrategy(node(), soft=detached)
+        strategy = NodeAffinitySchedulingStrategy(here, soft=detached)
         made = ray.remote(Keeper).options(
             name=actor_name(name),
             namespace=NAMESPACE,
@@ -155,16 +162,14 @@ class DistributedMemoryTable(Looking):
                 name=name,
             ) from error
         self._owner = 0 if detached else os.getpid()
-        alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
-        count = each * len([one for one in alive if nodes is None or one in nodes])
-        seen = ray.get(self._keeper_.seen.remote(count, READY_S))
+        seen = told(self._keeper_.seen.remote(count, READY_S))
         if not seen.shards:
             self.end()
             raise ArenaNotFoundError(
                 f"none of {count} shards is ready after {READY_S:g} s; see Ray's log of the actors"
             )
         if not detached:
-            atexit.register(_close, weakref.ref(self))
+            atexit.register(self.close)  # which keeps it until then, as others use it by name
 
     # -- adding, in this process's own node ---------------------------------------------------
 
@@ -220,7 +225,7 @@ class DistributedMemoryTable(Looking):
         return VectorWriter(Current(self._local, identity, self.adaptors), count, **options)  # type: ignore[arg-type]
 
     def _range(self) -> int:
-        return int(ray.get(self._keeper().identities.remote()))
+        return int(told(self._keeper().identities.remote()))
 
     # -- sampling, over all shards ------------------------------------------------------------
 
@@ -382,9 +387,3 @@ class DistributedMemoryTable(Looking):
         """Set attributes of every shard's sampler, such as ``beta``."""
         asked = [a.set_sampler.remote(settings) for _, _, _, _, a in self._states()]
         storing.answered(asked, "its sampler was set")
-
-
-def _close(table: weakref.ref[DistributedMemoryTable]) -> None:
-    held = table()
-    if held is not None:
-        held.close()

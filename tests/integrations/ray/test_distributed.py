@@ -6,11 +6,14 @@ import pytest
 
 pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
+import gc
 import os
 import pickle
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -23,6 +26,7 @@ from shmtable import (
     ClosedError,
     DuplicateIdentityError,
     EmptyTableError,
+    FifoEjectionStrategy,
     FifoSampleStrategy,
     FileDamagedError,
     MemoryLoader,
@@ -30,6 +34,7 @@ from shmtable import (
     NoWindowError,
     PriorityError,
     SpecError,
+    UniformSampleStrategy,
     UnknownIdentityError,
     WaitTimeoutError,
 )
@@ -245,6 +250,52 @@ def test_what_cannot_be_made_is_refused(
         make_distributed("x", deadline_s=0)
     with pytest.raises(SpecError, match="has 60 letters|at most 40"):
         make_distributed("x" * 60)
+    with pytest.raises(SpecError, match="nodes is \\['none'\\], none of which is alive; give ids"):
+        make_distributed("x", nodes=["none"])
+
+
+def test_it_ends_with_its_program_and_not_with_an_object(cluster: Any) -> None:
+    name = f"test{os.getpid()}-object"
+
+    def make() -> weakref.ref[DistributedMemoryTable]:
+        table = DistributedMemoryTable(
+            *small_columns(),
+            name=name,
+            maxlen=100,
+            sampler=UniformSampleStrategy(),
+            ejector=FifoEjectionStrategy(),
+            nodes=[ray.get_runtime_context().get_node_id()],
+        )
+        table.add_sequence(1, small_sequence(1, 10))
+        return weakref.ref(table)
+
+    made = make()
+    gc.collect()
+    owner = made()
+    assert owner is not None
+    with DistributedMemoryTable.attach(name) as other:
+        assert other.size() == 10
+    owner.close()
+    del owner
+    gc.collect()
+    assert made() is None
+
+
+def test_whoever_holds_a_table_that_has_ended_is_told_so(
+    make_distributed: Callable[..., DistributedMemoryTable],
+) -> None:
+    table = make_distributed("ended", nodes=[ray.get_runtime_context().get_node_id()])
+    table.add_sequence(1, small_sequence(1, 10))
+    with DistributedMemoryTable.attach(table.name, deadline_s=0.5) as other:
+        other.sample(4, 2)
+        other.writer().close()
+        table.close()
+        with pytest.raises(ArenaNotFoundError, match="the distributed table has ended"):
+            other.sample(4, 2, timeout_s=None)
+        with pytest.raises(ArenaNotFoundError, match="make it anew"):
+            other.size()
+        with pytest.raises(ArenaNotFoundError, match="make it anew"):
+            other.add_sequence(2, small_sequence(2, 10))
 
 
 def test_priorities_need_a_sampler_that_keeps_them(table: DistributedMemoryTable) -> None:

@@ -56,6 +56,19 @@ def test_a_shard_that_is_killed_begins_with_its_own_last_file(
     assert keeper.seen().lost == 1
 
 
+def test_it_goes_on_watching_where_a_name_is_not_free_yet(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look() -> None:
+        looks.append(True)
+        raise ValueError("the name is already taken")
+
+    monkeypatch.setattr(keeper, "_look", look)
+    until(lambda: len(looks) > 2, "that it looks again")
+
+
 def test_a_table_whose_actor_is_dead_is_ended_all_the_same(keeper: Keeper) -> None:
     ((name, *_, actor),) = keeper.states()
     assert [found for found in os.listdir("/dev/shm") if name in found]

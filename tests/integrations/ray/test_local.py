@@ -8,9 +8,9 @@ pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
 from collections.abc import Callable
 
-from shmtable import ArenaNotFoundError, ArrayMemoryTable
+from shmtable import ArenaNotFoundError, ArrayMemoryTable, DuplicateIdentityError
 from shmtable.integrations.ray import local
-from shmtable.integrations.ray.local import Local, is_current
+from shmtable.integrations.ray.local import RANGE_BITS, Local, is_current
 from shmtable.integrations.ray.shard import drop
 from tests.tables import small_sequence
 
@@ -26,8 +26,24 @@ def test_a_sequence_belongs_to_one_of_several_shards_by_its_identity(
     here = Local(lambda: names, ())
     for identity in (-3, 0, 1, 8):
         here.table(identity).add_sequence(identity, small_sequence(0, 3))
-    assert tables[0].identities().tolist() == [0, 8]
-    assert tables[1].identities().tolist() == [-3, 1]
+    assert tables[0].identities().tolist() == [-3, 0, 8]
+    assert tables[1].identities().tolist() == [1]
+    for identity in (-3, 1):
+        with pytest.raises(DuplicateIdentityError):
+            here.table(identity).add_sequence(identity, small_sequence(0, 3))
+    here.close()
+
+
+def test_made_up_identities_lead_to_all_shards_of_a_node(
+    make_table: MakeTable, unique_name: Name
+) -> None:
+    names = [unique_name() for _ in range(4)]
+    tables = [make_table(name=name) for name in names]
+    here = Local(lambda: names, ())
+    first = 12 << 18  # as a keeper gives them, one to each writer
+    ranges = [-(1 << 62) - ((number + 1) << RANGE_BITS) for number in range(first, first + 8)]
+    used = [here.table(identity)._core.arena.id for identity in ranges]
+    assert sorted(used) == sorted(table._core.arena.id for table in tables for _ in range(2))
     here.close()
 
 

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,25 @@ def test_files_that_only_the_manifest_before_named_are_removed(tmp_path: Path) -
     manifest.write(path, [ShardFile(name, 3, 4, 5, 6) for name in second])
     assert {found.name for found in tmp_path.glob("*.zip")} == {f"{second[0]}.zip", "other.zip"}
     assert not list(tmp_path.glob(f"{first[0]}*"))
+
+
+def test_files_of_a_manifest_that_was_written_meanwhile_are_removed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    theirs, ours = manifest.new_names(path, 1), manifest.new_names(path, 1)
+    for name in (*theirs, *ours):
+        (tmp_path / f"{name}.zip").write_bytes(b"abc")
+    replacing = manifest.replacing
+
+    def after_another(where: str) -> AbstractContextManager[int]:
+        monkeypatch.undo()
+        manifest.write(path, [ShardFile(name, 3, 4, 5, 6) for name in theirs])
+        return replacing(where)
+
+    monkeypatch.setattr(manifest, "replacing", after_another)
+    manifest.write(path, [ShardFile(name, 3, 4, 5, 6) for name in ours])
+    assert [found.name for found in tmp_path.glob("*.zip")] == [f"{ours[0]}.zip"]
 
 
 @pytest.mark.parametrize(

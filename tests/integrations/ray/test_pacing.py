@@ -134,6 +134,28 @@ def test_what_a_lost_shard_had_not_used_others_get(make_table: MakeTable) -> Non
     assert not world.add("c", 30)
 
 
+def test_what_an_earlier_keeper_has_granted_counts_when_it_is_heard_of(
+    make_table: MakeTable,
+) -> None:
+    limiter = SampleToInsertRatio(1.0, min_size=1, error_buffer=30.0)
+    world = World(make_table, limiter)
+    for _ in range(3):
+        world.round()
+    assert world.add("a", 1)
+    # The keeper is restarted, and one shard is heard of before the others.
+    world.reckoning, tables = Reckoning(limiter), world.tables
+    world.tables = {"a": tables["a"]}
+    world.round()
+    ahead, before, world.tables = world.reckoning.ahead, world.inserted, tables
+    world.round()
+    for _ in range(20):
+        world.round()
+        for name in "abc":
+            while world.add(name, 1):
+                pass
+    assert ahead + world.inserted - before <= limiter.high + 1e-6
+
+
 def test_a_sample_that_could_never_be_is_refused(make_table: MakeTable) -> None:
     world = World(make_table, SampleToInsertRatio(1.0, min_size=1, error_buffer=30.0))
     world.round()

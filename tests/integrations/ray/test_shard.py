@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
-from shmtable import ArrayMemoryTable
-from shmtable.integrations.ray.shard import drop
+import numpy as np
+
+from shmtable import (
+    ArrayMemoryTable,
+    DuplicateIdentityError,
+    EndAlignedSampleStrategy,
+    FifoEjectionStrategy,
+    PrioritizedSampleStrategy,
+    SampleToInsertRatio,
+    SpecError,
+    UniformSampleStrategy,
+)
+from shmtable.integrations.ray.pacing import split_limiter
+from shmtable.integrations.ray.shard import Shard, drop
+from tests.tables import small_columns, small_sequence
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -44,3 +58,56 @@ def test_a_shard_that_is_ended_in_good_order_leaves_its_table_to_the_next(
             assert table.check() == []
     finally:
         drop(name)
+
+
+@pytest.fixture
+def make_shard(unique_name: Callable[[], str]) -> Iterator[Callable[..., Shard]]:
+    made = []
+
+    def make(**overrides: Any) -> Shard:
+        options: dict[str, Any] = {
+            "columns": small_columns(),
+            "maxlen": 100,
+            "sampler": UniformSampleStrategy(),
+            "ejector": FifoEjectionStrategy(),
+            "classes": (),
+            **overrides,
+        }
+        made.append(Shard(unique_name(), options))
+        return made[-1]
+
+    yield make
+    for shard in made:
+        shard.close()
+
+
+def test_a_restore_that_fails_halfway_leaves_the_limiter_in_force(
+    make_shard: Callable[..., Shard],
+    make_table: Callable[..., ArrayMemoryTable],
+    tmp_path: Path,
+) -> None:
+    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
+    table = make_table()
+    table.add_sequence(1, small_sequence(1, 10))  # in both, as nodes do not know of each other
+    for path in paths:
+        table.store(path)
+    shard = make_shard(limiter=split_limiter(SampleToInsertRatio(1.0, 5, 20.0)))
+    with pytest.raises(DuplicateIdentityError):
+        shard.restore(paths, True)
+    assert shard.grant(0).unused <= 1
+
+
+def test_settings_are_those_of_the_sampler_that_draws(make_shard: Callable[..., Shard]) -> None:
+    inner = PrioritizedSampleStrategy(beta=0.4)
+    shard = make_shard(sampler=EndAlignedSampleStrategy(inner, 0.5))
+    shard._table.add_sequence(1, small_sequence(1, 10))
+    with pytest.raises(SpecError, match="betta is no setting of PrioritizedSampleStrategy"):
+        shard.set_sampler({"beta": 0.7, "betta": 0.8})
+    assert shard.draw(0, 1).offer.beta == 0.4
+    shard.set_sampler({"beta": 0.7})
+    assert shard.draw(0, 1).offer.beta == 0.7
+    # New sequences get the highest priority that others' shards have seen.
+    points = shard.draw(2, 1).points
+    shard.update_priorities(tuple(points), np.ones((2, 1)), 6.0)
+    shard._table.add_sequence(2, small_sequence(2, 10))
+    assert shard._sampler.members[0].highest == 6.0
