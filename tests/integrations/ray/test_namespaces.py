@@ -37,7 +37,7 @@ HEALTH = {
     "health_check_timeout_ms": 2000,
     "health_check_failure_threshold": 4,
 }
-START_S, PROGRAM_S = 60.0, 120.0
+START_S, PROGRAM_S = 120.0, 240.0
 PROGRAM = "from tests.integrations.ray.test_namespaces import learn; learn()"
 
 
@@ -45,7 +45,11 @@ PROGRAM = "from tests.integrations.ray.test_namespaces import learn; learn()"
 def network() -> Iterator[Network]:
     if reason := why_not():
         pytest.skip(reason)
-    with Network(3) as made:
+    try:
+        made = Network(3)
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no machines can be made of namespaces here: {error}")
+    with made:
         yield made
 
 
