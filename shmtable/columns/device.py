@@ -23,7 +23,6 @@ from shmtable.columns.device_rows import DeviceRows, Item
 from shmtable.columns.runs import each_run, merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.sending import PART_ALIGNMENT, sent_together
-from shmtable.columns.windows import Blocks
 from shmtable.types import Int64Array, rows_of
 
 # Fewer runs of rows are copied run by run, more of them row by row in a single operation.
@@ -64,6 +63,7 @@ class DeviceStorage:
         self._batches = threading.local()
         self._tag_names = frozenset(tag.name for tag in schema.tags)
         self._laid = DeviceRows(schema, memory, rows, slots)
+        self._copied_from = schema.copied
         self._stored = [column.name for column in schema.stored]
         self._tags = [column.name for column in schema.tags]
 
@@ -150,37 +150,34 @@ class DeviceStorage:
             results += columns.values()
         return columns
 
-    def gather(
-        self,
-        name: str,
-        starts: Int64Array,
-        length: int,
-        shift: int = 0,
-        blocks: Blocks | None = None,
-    ) -> Tensor:
+    def gather_copied(self, starts: Int64Array, length: int, found: dict[str, Tensor]) -> None:
+        """Copy windows out of all columns that are rows as they are; see ``CpuStorage``."""
+        with self._batch() as results:
+            blocks: dict[tuple[int, int], Tensor] = {}
+            for name, (stored, shift) in self._copied_from.items():
+                item = self._laid.items[stored]
+                block = blocks.get((item.region, shift))
+                if block is None:
+                    view = self._laid.windows(item.region, length, shift)
+                    block = blocks[item.region, shift] = self._selected(view, starts)
+                found[name] = self._from_block(item, block, len(starts) * length)
+            results += blocks.values()
+
+    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor:
         """Copy windows of equal length out of one stored column: [B * L, *shape].
 
         Within :meth:`whole` it has only begun when it returns.
         """
-        if getattr(self._batches, "sent", None) is None:
-            with self._batch() as results:
-                results.append(self.gather(name, starts, length, shift, blocks))
-            return results[0]
         item = self._laid.items[name]
-        if blocks is not None and (name, shift) in blocks:
-            blocks = None  # handed out before, and perhaps changed since
-        alone = item.place.apart or (blocks is None and length == 1)
-        key = item.region, shift
-        if alone or blocks is None or key not in blocks:
-            view = self._laid.single(name, shift) if alone and length == 1 else None
-            if view is None:
-                view = self._laid.windows(item.region, length, shift)
-            block = self._backend.select(view, self._index(starts, view.shape[0])).reshape(-1)
-        else:
-            block = blocks[key]
-        if blocks is not None and not alone:
-            blocks[key] = blocks[name, shift] = block
-        return self._from_block(item, block, len(starts) * length, alone)
+        with self._batch() as results:
+            if length == 1 and not item.place.apart:
+                block = self._selected(self._laid.single(name, shift), starts)
+                values = block.view(item.column.dtype.torch).view(len(starts), *item.column.shape)
+            else:
+                block = self._selected(self._laid.windows(item.region, length, shift), starts)
+                values = self._from_block(item, block, len(starts) * length)
+            results.append(values)
+        return values
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor:
         """Copy one tag per window: [B, *shape]."""
@@ -282,12 +279,16 @@ class DeviceStorage:
             return sent.view(torch.int64).view(array.shape)
         return sent.view(len(array), -1)
 
+    def _selected(self, view: Tensor, starts: Int64Array) -> Tensor:
+        """Those of the view's rows, one after the other: [elements]."""
+        return self._backend.select(view, self._index(starts, view.shape[0])).reshape(-1)
+
     @staticmethod
-    def _from_block(item: Item, block: Tensor, count: int, alone: bool) -> Tensor:
-        """A column's rows in copies of whole rows, or of its own alone."""
+    def _from_block(item: Item, block: Tensor, count: int) -> Tensor:
+        """A column's rows in copies of whole rows: [count, *shape]."""
         column = item.column
         values = block.view(column.dtype.torch)
-        if alone:
+        if item.place.apart:
             return values.view(count, *column.shape)
         size = column.dtype.itemsize
         strides = (item.place.stride // size, *item.inner)

@@ -23,6 +23,10 @@ class Schema:
         length_key: name of the stored column whose rows say how long a sequence is.
         look_ahead: for each stored column, the rows it needs beyond a sequence's length.
         places: for each stored column, where its rows lie.
+        copied: columns that are rows of a stored column as they are: which, and how many steps
+            later. No two of them are the same rows.
+        computed: all other columns, each of which is gathered by itself.
+        in_order: None for each column's name, in declared order.
     """
 
     columns: tuple[Column, ...]
@@ -32,6 +36,9 @@ class Schema:
     length_key: str
     look_ahead: dict[str, int]
     places: dict[str, Place]
+    copied: dict[str, tuple[str, int]]
+    computed: tuple[Column, ...]
+    in_order: dict[str, None]
 
     @classmethod
     def build(
@@ -74,9 +81,21 @@ class Schema:
                     target_name=name,
                 )
             column.mapper.check(column, by_name[name], readable)
+            _check_copied(column, by_name[name])
             look_ahead[name] = max(look_ahead[name], column.mapper.look_ahead)
-        places = places_of(stored, look_ahead)
-        return cls(columns, stored, tags, virtual, length_key, look_ahead, places)
+        copied = _copied(columns)
+        return cls(
+            columns=columns,
+            stored=stored,
+            tags=tags,
+            virtual=virtual,
+            length_key=length_key,
+            look_ahead=look_ahead,
+            places=places_of(stored, look_ahead),
+            copied=copied,
+            computed=tuple(column for column in columns if column.name not in copied),
+            in_order={column.name: None for column in columns},
+        )
 
     @property
     def max_look_ahead(self) -> int:
@@ -144,6 +163,32 @@ def _unique_names(columns: tuple[Column, ...], reserved: Collection[str]) -> dic
             )
         by_name[column.name] = column
     return by_name
+
+
+def _check_copied(column: VirtualColumn, target: Column) -> None:
+    if column.copied_from is None:
+        return
+    shift, most = column.copied_from[1], column.mapper.look_ahead
+    if not 0 <= shift <= most:
+        raise SpecError(
+            f"column '{column.name}': its mapper gives rows of {shift} steps later; it may give "
+            f"those of 0 to {most} steps later, as far as it looks ahead",
+            column=column.name,
+        )
+    if column.shape != target.shape or column.dtype != target.dtype:
+        raise SpecError(
+            f"column '{column.name}': its mapper gives rows of '{target.name}' as they are, shape "
+            f"{target.shape} and dtype {target.dtype}; it has {column.shape} and {column.dtype}: "
+            "declare both alike",
+            column=column.name,
+            target_name=target.name,
+        )
+
+
+def _copied(columns: tuple[Column, ...]) -> dict[str, tuple[str, int]]:
+    # Columns that share a copy must not have the same elements in it: of two, one is apart.
+    sources = {column.copied_from: column.name for column in reversed(columns)}
+    return {name: source for source, name in reversed(sources.items()) if source is not None}
 
 
 def _column_to_json(column: Column) -> dict[str, Any]:

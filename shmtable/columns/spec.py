@@ -109,6 +109,11 @@ class Column:
         """Whether a sample has one row of it per window, instead of one per transition."""
         return self.first_only
 
+    @property
+    def copied_from(self) -> tuple[str, int] | None:
+        """The stored column whose rows it is as they are, and how many steps later; else None."""
+        return None if self.first_only else (self.name, 0)
+
     def gather(self, windows: Windows) -> Tensor:
         """Copy or compute the column for one batch: [B * L, *shape], or [B, *shape] per window."""
         if self.first_only:
@@ -130,6 +135,11 @@ class TagColumn(Column):
     def per_window(self) -> bool:
         """True."""
         return True
+
+    @property
+    def copied_from(self) -> None:
+        """None: it has no rows."""
+        return None
 
     def gather(self, windows: Windows) -> Tensor:
         """See ``Column``."""
@@ -175,6 +185,13 @@ class VirtualColumn(Column):
     def per_window(self) -> bool:
         """As the mapper says."""
         return self.mapper.per_window
+
+    @property
+    def copied_from(self) -> tuple[str, int] | None:
+        """As the mapper says; one that is no ``Mapper`` need not say anything."""
+        shift = getattr(self.mapper, "shift", None)
+        later = None if shift is None else shift()
+        return None if later is None else (self.target_name, later)
 
     def gather(self, windows: Windows) -> Tensor:
         """See ``Column``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor
 
 from shmtable.columns.convert import Prepared
+from shmtable.columns.cpu_rows import Item, Together, View
 from shmtable.columns.groups import Place
 from shmtable.columns.runs import each_run, merged
 from shmtable.columns.schema import Schema
 from shmtable.columns.spec import Column
-from shmtable.columns.windows import Blocks
 from shmtable.types import Int64Array, rows_of
 
 # Up to this size numpy copies, in this thread alone. Its call is the cheaper one, and waking
@@ -37,47 +36,6 @@ _WORDS = (np.dtype("i8"), np.dtype("i4"), np.dtype("i2"), np.dtype("u1"))
 
 
 _Key = tuple[int, int, int] | tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """Rows as overlapping windows [starts], so that selecting one copies it in one piece.
-
-    Attributes:
-        windows: every window as one opaque item, for numpy.
-        tensor: the same windows as [starts, words] of integers, for torch. Wide ones: windows of
-            more elements than torch's grain size (32768) are copied through a slower path.
-        word: one of those integers.
-    """
-
-    windows: npt.NDArray[Any]
-    tensor: Tensor
-    word: np.dtype[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A column's part of a row.
-
-    Attributes:
-        region: number of the region.
-        place: where in it.
-        row_bytes: of the column.
-        dtype: numpy dtype of the stored bits.
-        shape: of one row.
-        strides: bytes from element to element in rows that lie in a block of whole rows.
-        recast: the column's torch dtype, where numpy has none like it.
-        rows: all of them, [rows, *shape], to be written.
-    """
-
-    region: int
-    place: Place
-    row_bytes: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    recast: torch.dtype | None
-    rows: npt.NDArray[Any]
 
 
 class CpuStorage:
@@ -106,7 +64,7 @@ class CpuStorage:
         self._tag_names = frozenset(tags)
         self._regions: list[Tensor] = []
         self._strides: dict[int, int] = {}
-        self._items: dict[str, _Item] = {}
+        self._items: dict[str, Item] = {}
         numbers: dict[str, int] = {}
         for column in schema.stored:
             place = schema.places[column.name]
@@ -121,7 +79,10 @@ class CpuStorage:
         self._row_arrays = [self._items[column.name].rows for column in schema.stored]
         self._tag_arrays = [self._items[column.name].rows for column in schema.tags]
         # By region and length of window; by column, of single rows of a column among others.
-        self._views: dict[_Key, _View] = {}
+        self._views: dict[_Key, View] = {}
+        self._copied_from = schema.copied
+        # How all of those are copied, by number and length of the windows.
+        self._plans: dict[tuple[int, int], list[Together]] = {}
 
     def write(self, start: int, slot: int, prepared: Prepared) -> None:
         """Copy a sequence in: its rows from ``start`` on, its tags to ``slot``."""
@@ -155,14 +116,26 @@ class CpuStorage:
         """
         self._items[name].rows[rows] = values
 
-    def gather(
-        self,
-        name: str,
-        starts: Int64Array,
-        length: int,
-        shift: int = 0,
-        blocks: Blocks | None = None,
-    ) -> Tensor:
+    def gather_copied(self, starts: Int64Array, length: int, found: dict[str, Tensor]) -> None:
+        """Copy windows of equal length out of all columns that are rows as they are.
+
+        Those that lie side by side are copied together, and are views of that copy.
+
+        Args:
+            starts: int64 [B], first row of each window; as for :meth:`gather`.
+            length: rows per window (L), at least 1.
+            found: gets all of ``Schema.copied``: [B * L, *shape] each, of which nothing else has
+                the same elements.
+        """
+        plan = self._plans.get((len(starts), length)) or self._new_plan(len(starts), length)
+        for together in plan:
+            block = self._copied(together.view, starts)
+            rows = np.ndarray(together.rows, together.row, block)
+            for name, recast in together.columns:
+                column = torch.from_numpy(rows[name])
+                found[name] = column if recast is None else column.view(recast)
+
+    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor:
         """Copy windows of equal length out of one stored column.
 
         Args:
@@ -171,31 +144,18 @@ class CpuStorage:
                 0 <= start and start + shift + length <= rows.
             length: rows per window (L), at least 1.
             shift: rows added to every start, at least 0.
-            blocks: what was copied before for the same ``starts`` and ``length``, empty at first:
-                columns that lie side by side are copied together. None to copy this one alone.
 
         Returns:
             [B * L, *shape] in the column's dtype; always a copy, of which nothing else has the
-            same elements. Its rows may lie apart from each other, among those of other columns.
+            same elements. Its rows may lie apart from each other.
         """
         item = self._items[name]
         shape = (len(starts) * length, *item.shape)
-        if blocks is not None and (name, shift) in blocks:
-            blocks = None  # handed out before, and perhaps changed since
-        if item.place.apart:
-            block = self._copied(self._view(item.region, length, shift), starts)
-            rows = np.ndarray(shape, item.dtype, block)
-        elif blocks is None and length == 1:
+        if length == 1 and not item.place.apart:
             view = self._views.get((name, shift)) or self._new_single(name, shift)
             rows = np.ndarray(shape, item.dtype, self._copied(view, starts))
         else:
-            key = item.region, shift
-            if blocks is not None and key in blocks:
-                block = blocks[key]
-            else:
-                block = self._copied(self._view(item.region, length, shift), starts)
-            if blocks is not None:
-                blocks[key] = blocks[name, shift] = block
+            block = self._copied(self._view(item.region, length, shift), starts)
             rows = np.ndarray(shape, item.dtype, block, item.place.offset, item.strides)
         tensor = torch.from_numpy(rows)
         return tensor if item.recast is None else tensor.view(item.recast)
@@ -291,7 +251,7 @@ class CpuStorage:
             for place, run in each_run(starts, counts):
                 item.rows[run] = rows[place]
 
-    def _memory_of(self, item: _Item, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
+    def _memory_of(self, item: Item, starts: Int64Array, counts: Int64Array) -> list[memoryview]:
         row, memory = item.row_bytes, self._regions[item.region].numpy().data
         return [
             memory[start : start + count]
@@ -300,7 +260,7 @@ class CpuStorage:
 
     # -- views ---------------------------------------------------------------------------------
 
-    def _copied(self, view: _View, starts: Int64Array) -> npt.NDArray[Any]:
+    def _copied(self, view: View, starts: Int64Array) -> npt.NDArray[Any]:
         """The windows that begin at ``starts``, one after the other."""
         windows, size = view.windows, view.windows.itemsize
         if len(starts) * size <= _ALONE_BYTES:
@@ -314,7 +274,7 @@ class CpuStorage:
         torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
         return found
 
-    def _view(self, region: int, length: int, shift: int) -> _View:
+    def _view(self, region: int, length: int, shift: int) -> View:
         """Windows of whole rows."""
         key = (region, length, shift)
         view = self._views.get(key)
@@ -324,18 +284,45 @@ class CpuStorage:
             view = self._keep(key, memory, stride, shift * stride, length * stride)
         return view
 
-    def _new_single(self, name: str, shift: int) -> _View:
+    def _new_plan(self, count: int, length: int) -> list[Together]:
+        """How ``count`` windows are copied: each region of columns once for every shift."""
+        groups: dict[tuple[int, int], list[tuple[str, Item]]] = {}
+        for name, (stored, shift) in self._copied_from.items():
+            item = self._items[stored]
+            groups.setdefault((item.region, shift), []).append((name, item))
+        plan = [
+            Together(
+                self._view(region, length, shift),
+                count * length,
+                np.dtype(
+                    {
+                        "names": [name for name, _ in group],
+                        "formats": [(item.dtype, item.shape) for _, item in group],
+                        "offsets": [item.place.offset for _, item in group],
+                        "itemsize": self._strides[region],
+                    }
+                ),
+                [(name, item.recast) for name, item in group],
+            )
+            for (region, shift), group in groups.items()
+        ]
+        if len(self._plans) >= _MAX_VIEWS:
+            self._plans.clear()
+        self._plans[count, length] = plan
+        return plan
+
+    def _new_single(self, name: str, shift: int) -> View:
         """Single rows of one column, without what lies beside it."""
         item = self._items[name]
         stride, offset = item.place.stride, item.place.offset
         memory = self._regions[item.region]
         return self._keep((name, shift), memory, stride, offset + shift * stride, item.row_bytes)
 
-    def _keep(self, key: _Key, memory: Tensor, stride: int, first_byte: int, size: int) -> _View:
+    def _keep(self, key: _Key, memory: Tensor, stride: int, first_byte: int, size: int) -> View:
         count = (len(memory) - first_byte - size) // stride + 1
         word = next(w for w in _WORDS if not (stride | first_byte | size) % w.itemsize)
         words, step = torch.from_numpy(memory.numpy().view(word)), word.itemsize
-        view = _View(
+        view = View(
             windows=np.ndarray((count,), f"V{size}", memory.numpy(), first_byte, (stride,)),
             tensor=words.as_strided((count, size // step), (stride // step, 1), first_byte // step),
             word=word,
@@ -352,7 +339,7 @@ class CpuStorage:
         sizes = np.cumprod((dtype.itemsize, *column.shape[:0:-1]))[::-1]
         strides = (place.stride, *(sizes.tolist() if column.shape else ()))
         count = len(memory) // place.stride
-        self._items[column.name] = _Item(
+        self._items[column.name] = Item(
             region=region,
             place=place,
             row_bytes=column.row_bytes,

@@ -17,21 +17,12 @@ from shmtable.types import Int64Array
 MASK_NAME = "mask"  # of the column that padding adds
 
 
-# Of one batch: what has been copied already, by (number of the region, rows of shift).
-Blocks = dict[tuple[Any, int], Any]
-
-
 class Storage(Protocol):
     """Where the columns' rows lie; see :class:`~shmtable.columns.storage.CpuStorage`."""
 
-    def gather(
-        self,
-        name: str,
-        starts: Int64Array,
-        length: int,
-        shift: int = 0,
-        blocks: Blocks | None = None,
-    ) -> Tensor: ...
+    def gather(self, name: str, starts: Int64Array, length: int, shift: int = 0) -> Tensor: ...
+
+    def gather_copied(self, starts: Int64Array, length: int, found: dict[str, Tensor]) -> None: ...
 
     def gather_tags(self, name: str, slots: Int64Array) -> Tensor: ...
 
@@ -64,7 +55,6 @@ class Windows:
     """
 
     __slots__ = (
-        "_blocks",
         "_left",
         "_lengths",
         "_offsets",
@@ -95,7 +85,6 @@ class Windows:
         self.steps = steps
         self._left: Int64Array = lengths - offsets
         self._rows: Int64Array | None = None
-        self._blocks: Blocks = {}
         # True when a window really reaches past its sequence: only then is more work needed.
         self.clamped = clamp and bool((self._left < steps).any())
 
@@ -138,8 +127,19 @@ class Windows:
             same elements. Its rows may lie among those of other columns.
         """
         if self.clamped:
-            return self._storage.gather(name, self._flat_rows(), 1, shift, self._blocks)
-        return self._storage.gather(name, self._starts, self.steps, shift, self._blocks)
+            return self._storage.gather(name, self._flat_rows(), 1, shift)
+        return self._storage.gather(name, self._starts, self.steps, shift)
+
+    def gather_copied(self, found: dict[str, Tensor]) -> None:
+        """Copy all columns that are rows as they are (``Schema.copied``), each as ``gather`` does.
+
+        Args:
+            found: where they go, by name.
+        """
+        if self.clamped:
+            self._storage.gather_copied(self._flat_rows(), 1, found)
+        else:
+            self._storage.gather_copied(self._starts, self.steps, found)
 
     def gather_last(self, name: str, shift: int = 0) -> Tensor:
         """Copy one row per window: its last transition's, ``shift`` steps later.
@@ -279,19 +279,20 @@ def gather_columns(
         Column name to tensor in declared order, always copies; tags and per-window virtual
         columns are [B, *shape] in either layout.
     """
+    result: dict[str, Any] = schema.in_order.copy()
+    windows.gather_copied(result)
+    for column in schema.computed:
+        result[column.name] = column.gather(windows)
     if pad is None and layout == "flat":
-        return {column.name: column.gather(windows) for column in schema.columns}
+        return result
     steps = windows.steps
     past_end = _Zeroed(windows) if pad == "zero" and windows.clamped else None
-    result: dict[str, Tensor] = {}
     for column in schema.columns:
-        value = column.gather(windows)
         if not column.per_window:
             if past_end is not None:
-                past_end.zero(column, value)
+                past_end.zero(column, result[column.name])
             if layout == "batch_time":
-                value = value.view(-1, steps, *column.shape)
-        result[column.name] = value
+                result[column.name] = result[column.name].view(-1, steps, *column.shape)
     if pad is not None:
         mask = windows.valid()
         result[MASK_NAME] = mask.view(-1, steps) if layout == "batch_time" else mask

@@ -34,6 +34,7 @@ def refuse_impossible(words: memoryview, layout: Layout, extra_rows: int, where:
         ("step total", words[f.STEP_TOTAL], 0, 1 << 62),
         ("sequence total", words[f.SEQUENCE_TOTAL], 0, 1 << 62),
         ("updates", words[f.UPDATES], 0, 1 << 62),
+        ("exits", words[f.EXITS], 0, 1 << 62),
         ("longest", words[f.LONGEST], 0, layout.capacity_rows),
         ("next attachment", words[f.NEXT_ATTACHMENT], 0, 1 << 62),
         ("windows sampled", words[f.WINDOWS_SAMPLED], 0, 1 << 62),

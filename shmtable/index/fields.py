@@ -60,6 +60,7 @@ NEXT_ATTACHMENT = 72
 LONGEST = 73  # an upper bound of every LENGTH
 SEQUENCE_TOTAL = 80
 UPDATES = 81  # rises by one with every update in place, before the rows are stored
+EXITS = 82  # rises before any GENERATION does: where it has not, none has
 
 LIVE_COUNT = 96
 LIVE_STEPS = 97

@@ -359,8 +359,8 @@ class Index:
         """LIVE, WRITING or LOADED to FREE, and what follows for its sequence. DIRTY is set."""
         words, slots = self.words, self.arrays.slot_words
         base = slot * f.SLOT_WORDS
-        state = slots[base + f.STATE]
-        length = slots[base + f.LENGTH]
+        state, length = slots[base + f.STATE], slots[base + f.LENGTH]
+        words[f.EXITS] += 1
         slots[base + f.GENERATION] += 1
         slots[base + f.STATE] = f.FREE  # the commit point
         if state != f.LOADED:

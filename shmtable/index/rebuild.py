@@ -70,6 +70,7 @@ def _map_rows_locked(index: Index, occupied: Int64Array) -> None:
 def _settle_locked(index: Index, gone_before: int | None) -> None:
     """Finish or undo what a commit point decided: the only changes to the slot table here."""
     words, slots = index.words, index.arrays.slots[: index.words[f.SLOT_HIGH]]
+    words[f.EXITS] += 1  # whatever leaves below
     _free(slots, _impossible(slots, index.arrays.notes, words[f.RESERVED_ROWS]))
     _finish_publishing(index, slots)
     cleared = (slots[:, f.STATE] == f.LIVE) & (slots[:, f.ORDER] < words[f.LIVE_FROM])

@@ -46,6 +46,20 @@ class Mapper(ABC):
             ``[B, *column.shape]`` if ``per_window``; in the column's dtype, fresh memory.
         """
 
+    def shift(self) -> int | None:
+        """How many steps later its target is what this column is; None if it is computed.
+
+        Of a column that is its target's rows as they are, at most ``look_ahead`` steps later,
+        :meth:`compute` need not be called. A subclass with a ``compute`` of its own is computed,
+        unless it says otherwise itself.
+        """
+        return None
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "compute" in cls.__dict__ and "shift" not in cls.__dict__:
+            cls.shift = Mapper.shift  # type: ignore[method-assign]
+
     def config(self) -> dict[str, Any]:
         """The settings, as keyword arguments of the class, in types that JSON knows."""
         return {}

@@ -41,6 +41,10 @@ class NextElementMapper(Mapper):
     def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
         check_same_element(column, target)
 
+    def shift(self) -> int | None:
+        """See ``Mapper``."""
+        return None if self.per_window else 1
+
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
         if self.per_window:
             return windows.gather_last(column.target_name, 1)

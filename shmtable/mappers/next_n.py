@@ -38,5 +38,9 @@ class NextNElementWrapper(Mapper):
     def check(self, column: VirtualColumn, target: Column, columns: Mapping[str, Column]) -> None:
         check_same_element(column, target)
 
+    def shift(self) -> int | None:
+        """See ``Mapper``."""
+        return self.look_ahead
+
     def compute(self, windows: Windows, column: VirtualColumn) -> Tensor:
         return windows.gather(column.target_name, self.look_ahead)

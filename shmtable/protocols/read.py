@@ -43,6 +43,7 @@ _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
 _NONE: Int64Array = np.empty(0, np.int64)
 _WEIGHTS = ""  # beside the columns, of which none has this name
+_Moment = tuple[int, int]  # UPDATES and EXITS, when windows were picked
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
@@ -63,11 +64,11 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
         SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
     wait = Wait(core, timeout_s, f.SAMPLES_WAITED_NS)
-    points, updates = _pick(core, count, steps, wait)
+    points, moment = _pick(core, count, steps, wait)
     columns, weights = _gather(core, points, steps)
     rounds = 0
     while True:
-        stale = core.guard.run(_validate_locked, core, points, steps, updates)
+        stale = core.guard.run(_validate_locked, core, points, steps, moment)
         if stale is None:
             return _result(core, columns, points, weights)
         if not isinstance(stale, _Seen):
@@ -79,7 +80,7 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
                 points = _splice(core, columns, points, stale, fresh, steps)
                 continue
             points, seen = core.guard.run(
-                _finish_locked, core, columns, points, stale, steps, updates
+                _finish_locked, core, columns, points, stale, steps, moment
             )
             if seen is None:
                 return _result(core, columns, points, None)
@@ -106,13 +107,13 @@ class _Seen(NamedTuple):
 
 def _pick(
     core: Core, count: int, steps: int, wait: Wait, kept: Int64Array = _NONE
-) -> tuple[SamplePoints, int]:
-    """Windows beside those in the slots ``kept``, and the number of the last update before."""
+) -> tuple[SamplePoints, _Moment]:
+    """Windows beside those in the slots ``kept``, and when they were picked."""
     while True:
-        points, seen = core.guard.run(_pick_locked, core, count, steps, kept)
+        points, moment = core.guard.run(_pick_locked, core, count, steps, kept)
         if points is not None:
-            return points, seen
-        _sleep(core, count + len(kept), steps, wait, seen)
+            return points, moment
+        _sleep(core, count + len(kept), steps, wait, moment[0])
 
 
 def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
@@ -139,17 +140,18 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
 
 def _pick_locked(
     core: Core, count: int, steps: int, kept: Int64Array = _NONE
-) -> tuple[SamplePoints | None, int]:
+) -> tuple[SamplePoints | None, _Moment]:
+    """Windows and the moment; or None, and what the bell showed."""
     words = core.arena.words
     if words[f.PACE]:
         points = consume.pick_locked(core, _draw_locked, count, steps, kept)
         if points is not None:
-            return points, words[f.UPDATES]
+            return points, (words[f.UPDATES], words[f.EXITS])
     elif words[f.LIVE_COUNT]:
         points = _draw_locked(core, count, steps)
         if len(points):
-            return points, words[f.UPDATES]
-    return None, core.guard.bell.seen_locked()
+            return points, (words[f.UPDATES], words[f.EXITS])
+    return None, (core.guard.bell.seen_locked(), 0)
 
 
 def _draw_locked(core: Core, count: int, steps: int) -> SamplePoints:
@@ -264,16 +266,18 @@ def _gather(
 
 
 def _validate_locked(
-    core: Core, points: SamplePoints, steps: int, updates: int
+    core: Core, points: SamplePoints, steps: int, moment: _Moment
 ) -> Int64Array | _Seen | None:
-    """Which windows have lost their sequence, or were updated after update number ``updates``.
+    """Which windows have lost their sequence, or were updated, after the ``moment``.
 
     None when all are good, and then they count.
     """
     slots, words = points.slots, core.arena.words
-    stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
-    if len(stale):
-        return stale
+    updates, exits = moment
+    if words[f.EXITS] != exits:
+        stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
+        if len(stale):
+            return stale
     if words[f.UPDATES] != updates:
         stale = (core.arrays.slots[slots, f.VERSION] > updates).nonzero()[0]
         if len(stale):
@@ -328,7 +332,7 @@ def _finish_locked(
     points: SamplePoints,
     stale: Int64Array,
     steps: int,
-    updates: int,
+    moment: _Moment,
 ) -> tuple[SamplePoints, _Seen | None]:
     """Draw and gather the last few windows where nobody can eject them; None: all are good."""
     per_window = sum(t.numel() * t.element_size() for t in columns.values()) // len(points)
@@ -339,10 +343,12 @@ def _finish_locked(
         )
     fresh, seen = _pick_locked(core, len(stale), steps, np.delete(points.slots, stale))
     if fresh is None:
-        return points, _Seen(seen)
+        return points, _Seen(seen[0])
     points = _splice(core, columns, points, stale, fresh, steps)
-    still = _validate_locked(core, points, steps, updates)
+    still = _validate_locked(core, points, steps, moment)
     if still is None or isinstance(still, _Seen):
         return points, still
     # Those gathered before this section have aged again; those gathered in it cannot.
-    return _finish_locked(core, columns, points, still, steps, core.arena.words[f.UPDATES])
+    return _finish_locked(
+        core, columns, points, still, steps, (core.arena.words[f.UPDATES], moment[1])
+    )

@@ -16,7 +16,7 @@ from shmtable.shm import process
 
 HEADER_BYTES = 4096
 WORDS = HEADER_BYTES // 8
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # "shmtable" read as a little-endian int64: a machine of the other byte order refuses the file.
 MAGIC_VALUE = int.from_bytes(b"shmtable", "little")
 FACTORS = (16, 8, 4, 2, 1)

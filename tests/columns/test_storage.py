@@ -14,8 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shmtable.columns import DTYPES, Column, Converter, CpuStorage, Schema, TagColumn
+from shmtable.columns import (
+    DTYPES,
+    Column,
+    Converter,
+    CpuStorage,
+    Schema,
+    TagColumn,
+    VirtualColumn,
+)
 from shmtable.columns import storage as storage_module
+from shmtable.mappers import NextElementMapper, SyntheticDones
 from tests.columns.placing import Placed, bits
 
 
@@ -202,7 +211,7 @@ def test_extra_rows_are_read_back() -> None:
 # -- columns that share their rows ---------------------------------------------------------------
 
 
-def _side_by_side() -> tuple[Placed, list[dict[str, Any]]]:
+def _side_by_side(*virtual: VirtualColumn) -> tuple[Placed, list[dict[str, Any]]]:
     """Four columns of different sizes and types in one region, next to a large one."""
     columns = [
         Column("flag", (), "bool"),
@@ -218,15 +227,21 @@ def _side_by_side() -> tuple[Placed, list[dict[str, Any]]]:
         }
         for number in range(3)
     ]
-    return Placed(Schema.build(columns, "flag"), sequences, filler=3), sequences
+    schema = Schema.build([*columns, *virtual], "flag")
+    for name, count in schema.look_ahead.items():
+        if count:  # as for a table: so many rows more
+            dtype = next(column.dtype.name for column in columns if column.name == name)
+            for number, sequence in enumerate(sequences):
+                more = random_values(dtype, (count, *sequence[name].shape[1:]), 90 + number)
+                sequence[name] = torch.cat([sequence[name], more])
+    return Placed(schema, sequences, filler=3), sequences
 
 
 @pytest.mark.parametrize("alone_bytes", [0, 2**22])
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("shift", [0, 2])
-@pytest.mark.parametrize("together", [True, False])
 def test_side_by_side(
-    monkeypatch: pytest.MonkeyPatch, alone_bytes: int, length: int, shift: int, together: bool
+    monkeypatch: pytest.MonkeyPatch, alone_bytes: int, length: int, shift: int
 ) -> None:
     monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
     placed, sequences = _side_by_side()
@@ -234,7 +249,6 @@ def test_side_by_side(
     offsets = np.array([0, 20 - length - shift, 5, 5])
     slots = np.array([0, 2, 1, 1])
     starts = placed.starts[slots] + offsets
-    blocks: dict[Any, Any] | None = {} if together else None
     for name in sequences[0]:
         expected = torch.cat(
             [
@@ -243,11 +257,57 @@ def test_side_by_side(
             ]
         )
         for _ in range(2):  # what is asked for twice is there twice
-            found = placed.storage.gather(name, starts, length, shift, blocks)
+            found = placed.storage.gather(name, starts, length, shift)
             assert found.dtype == expected.dtype
             assert found.shape == expected.shape
             assert torch.equal(bits(found), bits(expected))
             found.zero_()
+
+
+@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+@pytest.mark.parametrize("length", [1, 4])
+def test_columns_that_are_copied_together(
+    monkeypatch: pytest.MonkeyPatch, alone_bytes: int, length: int
+) -> None:
+    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+    placed, _ = _side_by_side(
+        VirtualColumn("next_obs", (3, 2), "float32", "obs", NextElementMapper),
+        VirtualColumn("next_half", (5,), "bfloat16", "half", NextElementMapper),
+        VirtualColumn("again", (3, 2), "float32", "obs", NextElementMapper),
+        VirtualColumn("next_image", (9, 9, 4), "uint8", "image", NextElementMapper),
+        VirtualColumn("last", (), "int64", "wide", NextElementMapper.with_only_last),
+        VirtualColumn("end", (), "bool", "wide", SyntheticDones),
+    )
+    schema, storage = placed.schema, placed.storage
+    # The second of two that are the same rows is not among them, and neither is what is computed.
+    assert [column.name for column in schema.computed] == ["again", "last", "end"]
+    starts = placed.starts[np.array([0, 2, 1, 1])] + np.array([0, 19 - length, 5, 5])
+    for _ in range(2):  # the second time by what the first has worked out
+        found: dict[str, torch.Tensor] = {}
+        storage.gather_copied(starts, length, found)
+        assert found.keys() == schema.copied.keys()
+        for name, (stored, shift) in schema.copied.items():
+            expected = storage.gather(stored, starts, length, shift)
+            assert found[name].dtype == expected.dtype
+            assert found[name].shape == expected.shape
+            assert torch.equal(bits(found[name]), bits(expected))
+        for name in found:  # nobody else has the same elements
+            others = {other: found[other].clone() for other in found if other != name}
+            found[name].zero_()
+            assert all(torch.equal(bits(found[n]), bits(others[n])) for n in others)
+
+
+def test_many_numbers_and_lengths_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_module, "_MAX_VIEWS", 3)
+    placed, sequences = _side_by_side()
+    for count, length in ((1, 1), (2, 1), (2, 3), (5, 4), (1, 1), (3, 2)):
+        found: dict[str, torch.Tensor] = {}
+        placed.storage.gather_copied(np.repeat(placed.starts[1], count), length, found)
+        for name, value in sequences[1].items():
+            expected = torch.cat([value[:length]] * count)
+            assert torch.equal(
+                bits(found[name].clone(memory_format=torch.contiguous_format)), bits(expected)
+            )
 
 
 @pytest.mark.parametrize("short_bytes", [0, 10**6])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shmtable.columns import Column, Schema, TagColumn, VirtualColumn
+from shmtable.columns import Column, Schema, TagColumn, VirtualColumn, gather_columns
 from shmtable.errors import SpecError
 from shmtable.mappers import (
     MAPPERS,
@@ -158,6 +158,17 @@ def test_results_are_fresh_memory(column: VirtualColumn) -> None:
     assert all(torch.equal(table.regions[name], region) for name, region in regions.items())
 
 
+def test_a_column_that_is_its_target_later_may_be_copied_as_it_is(column: VirtualColumn) -> None:
+    assert isinstance(column.mapper, Mapper)
+    shift = column.mapper.shift()
+    if shift is None:
+        assert column.copied_from is None
+        return
+    assert column.copied_from == ("x", shift)
+    windows = placed(column).windows([(0, 0), (2, 0), (0, 2)], 3)
+    assert torch.equal(column.mapper.compute(windows, column), windows.gather("x", shift))
+
+
 def test_settings_make_it_again(column: VirtualColumn) -> None:
     mapper = column.mapper
     assert isinstance(mapper, Mapper)
@@ -199,3 +210,56 @@ def test_your_own_mapper() -> None:
     found = column.mapper.compute(table.windows([(0, 0)], 2), column)
     assert found.tolist() == [[2, 4], [6, 8]]
     assert (column.mapper.look_ahead, column.mapper.per_window) == (0, False)
+
+
+def test_a_subclass_with_a_compute_of_its_own_is_no_copy() -> None:
+    class Scaled(NextElementMapper):
+        """Twice the next element."""
+
+        def compute(self, windows, column):  # type: ignore[no-untyped-def]
+            return super().compute(windows, column) * 2
+
+    class Renamed(NextElementMapper):
+        """The next element."""
+
+    class Same(Scaled):
+        """The next element after all."""
+
+        def shift(self) -> int:
+            return 1
+
+        def compute(self, windows, column):  # type: ignore[no-untyped-def]
+            return windows.gather(column.target_name, 1)
+
+    assert [mapper().shift() for mapper in (Scaled, Renamed, Same)] == [None, 1, 1]
+    column = VirtualColumn("v", (2,), int, "x", Scaled)
+    schema = Schema.build([Column("x", (2,), int), column], "x")
+    table = Placed(schema, [{"x": [[1, 2], [3, 4]]}])
+    found = gather_columns(schema, table.windows([(0, 0)], 1))
+    assert found["v"].tolist() == [[6, 8]]
+    assert list(found) == ["x", "v"]
+
+
+@pytest.mark.parametrize(
+    ("shift", "shape", "message"),
+    [
+        (2, (2,), "rows of 2 steps later; it may give those of 0 to 1 steps later, as far as"),
+        (-1, (2,), "rows of -1 steps later; it may give those of 0 to 1 steps later, as far as"),
+        (1, (1, 2), "gives rows of 'x' as they are, shape (2,) and dtype int64; it has (1, 2)"),
+    ],
+)
+def test_a_copy_that_cannot_be(shift: int, shape: tuple[int, ...], message: str) -> None:
+    class Later(Mapper):
+        look_ahead = 1
+
+        def shift(self) -> int:
+            return shift
+
+        def compute(self, windows, column):  # type: ignore[no-untyped-def]
+            raise AssertionError
+
+    column = VirtualColumn("v", shape, int, "x", Later)
+    with pytest.raises(SpecError) as raised:
+        Schema.build([Column("x", (2,), int), column], "x")
+    assert str(raised.value).startswith("column 'v': its mapper ")
+    assert message in str(raised.value)

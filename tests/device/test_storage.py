@@ -115,15 +115,15 @@ def test_tensors_of_the_device_stay_as_they_are_if_they_fit() -> None:
 
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("shift", [0, 2])
-@pytest.mark.parametrize("together", [True, False])
-def test_gathering(length: int, shift: int, together: bool) -> None:
+def test_gathering(length: int, shift: int) -> None:
     cpu, device = both()
     starts = np.array([0, ROWS - length - shift, 5, 5, 17])
 
     def gather(storage: Any) -> dict[str, torch.Tensor]:
-        blocks: dict[Any, Any] | None = {} if together else None
-        found = {name: storage.gather(name, starts, length, shift, blocks) for name in NAMES}
-        found.update({f"{n}2": storage.gather(n, starts, length, shift, blocks) for n in NAMES})
+        found = {name: storage.gather(name, starts, length, shift) for name in NAMES}
+        copied: dict[str, torch.Tensor] = {}
+        storage.gather_copied(starts, length, copied)
+        found.update({f"{name} copied": copied[name] for name in copied})
         return found | {"who": storage.gather_tags("who", np.array([3, 3, 0]))}
 
     expected, found = gather(cpu), device.whole(lambda: gather(device))

@@ -122,7 +122,7 @@ def _die_in_copy(table: ArrayMemoryTable) -> None:
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    table._core.storage.gather = die  # type: ignore[method-assign, assignment]
+    table._core.storage.gather_copied = die  # type: ignore[method-assign, assignment]
     table.sample(2, 4)
 
 

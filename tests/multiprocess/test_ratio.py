@@ -121,7 +121,7 @@ def _add_slowly(table: ArrayMemoryTable, identity: int, length: int) -> None:
 
 
 def _sample_once(table: ArrayMemoryTable, count: int) -> int:
-    gather = table._core.storage.gather
+    gather = table._core.storage.gather_copied
 
     def wait_and_gather(*arguments: Any, **more: Any) -> Any:
         if not told:
@@ -131,7 +131,7 @@ def _sample_once(table: ArrayMemoryTable, count: int) -> int:
         return gather(*arguments, **more)
 
     told: list[str] = []
-    table._core.storage.gather = wait_and_gather  # type: ignore[method-assign, assignment]
+    table._core.storage.gather_copied = wait_and_gather  # type: ignore[method-assign, assignment]
     sample = table.sample(count, 1, timeout_s=LONG_S)
     assert content.wrong_with(sample, 1) == []
     return len(sample["actions"])

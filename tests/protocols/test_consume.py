@@ -167,7 +167,7 @@ def test_a_second_reader_gets_the_next_ones(make_table: MakeTable) -> None:
     table = make_table(sampler=FifoSampleStrategy(), limiter=Queue(8))
     fill(table, [5] * 8)
     core = table._core
-    gather = core.storage.gather
+    gather = core.storage.gather_copied
     taken: list[list[int]] = []
 
     def take_two_first(*arguments: Any, **more: Any) -> Any:
@@ -176,7 +176,7 @@ def test_a_second_reader_gets_the_next_ones(make_table: MakeTable) -> None:
             taken[0] = drawn(table, 2, 2)
         return gather(*arguments, **more)
 
-    core.storage.gather = take_two_first  # type: ignore[method-assign, assignment]
+    core.storage.gather_copied = take_two_first  # type: ignore[method-assign, assignment]
     assert sorted(drawn(table, 4, 2)) == [2, 3, 4, 5]
     assert taken == [[0, 1]]
     assert table.identities().tolist() == [6, 7]
@@ -194,7 +194,7 @@ def test_what_another_reader_has_used_up_is_drawn_again(make_table: MakeTable) -
     table = make_table(sampler=FirstSampleStrategy(), max_times_sampled=2)
     fill(table, [5, 5])
     core = table._core
-    gather = core.storage.gather
+    gather = core.storage.gather_copied
     taken: list[int] = []
 
     def take_one_first(*arguments: Any, **more: Any) -> Any:
@@ -203,7 +203,7 @@ def test_what_another_reader_has_used_up_is_drawn_again(make_table: MakeTable) -
             taken[:] = drawn(table, 1, 2)
         return gather(*arguments, **more)
 
-    core.storage.gather = take_one_first  # type: ignore[method-assign, assignment]
+    core.storage.gather_copied = take_one_first  # type: ignore[method-assign, assignment]
     assert drawn(table, 2, 2) == [0, 1]
     assert taken == [0]
     assert table.identities().tolist() == [1]

@@ -90,7 +90,7 @@ def test_each_damaged_word_is_found(sound: Path, word: int, value: int, text: st
 
 def test_another_version_is_not_called_damage(sound: Path) -> None:
     set_word(sound, header.VERSION, 7)
-    with pytest.raises(ArenaVersionError, match="is arena format 7; this shmtable reads 2") as info:
+    with pytest.raises(ArenaVersionError, match="is arena format 7; this shmtable reads 3") as info:
         attach(sound)
     assert info.value.version == 7
 

@@ -97,16 +97,14 @@ def test_a_sample_that_fails_takes_nothing_with_it(
     monkeypatch.setattr(shmtable.columns.storage, "_ALONE_BYTES", 0)
     table = filled(make_table)
     kept = [table.sample(8, 4) for _ in range(3)]
-    original = CpuStorage.gather
+    original = CpuStorage.gather_copied
     with monkeypatch.context() as patched:
 
-        def gather(self: CpuStorage, name: str, *rest: Any) -> Any:
-            found = original(self, name, *rest)
-            if name == "rewards":
-                raise MemoryError
-            return found
+        def gather(*arguments: Any) -> None:
+            original(*arguments)
+            raise MemoryError
 
-        patched.setattr(CpuStorage, "gather", gather)
+        patched.setattr(CpuStorage, "gather_copied", gather)
         for _ in range(3):
             with pytest.raises(MemoryError):
                 table.sample(8, 4)

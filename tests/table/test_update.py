@@ -177,7 +177,7 @@ class _InTheMiddle:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._storage, name)
-        if name not in ("gather", "read"):
+        if name not in ("gather_copied", "read"):
             return found
 
         def after(*arguments: Any, **more: Any) -> Any:
