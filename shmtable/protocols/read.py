@@ -5,7 +5,9 @@
    be ejected and overwritten, or updated in place, meanwhile.
 3. Under the lock: compare generations. A window whose sequence has left is picked and gathered
    anew; all others are what they were at 1, because a generation rises before its rows are given
-   to anybody else, and a version before rows are updated in place.
+   to anybody else, and a version before rows are updated in place. Where EXITS is still what it
+   was at 1, no generation has risen: it does so before any of them, in the same section, and of a
+   section that was cut off the repair that comes before 3 raises it once more.
 
 Where the table has a limiter, or uses sequences up, 3 also decides whether the windows may be
 handed out at all: see ``pace`` and ``consume``.

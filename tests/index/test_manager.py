@@ -12,7 +12,6 @@ from shmtable.errors import DuplicateIdentityError
 from shmtable.index import Blocked, Growth, Request, findings_locked
 from shmtable.index import fields as f
 from shmtable.index.layout import row_limit
-from shmtable.index.loading import publish_locked
 from shmtable.shm.header import DIRTY
 from shmtable.types import Int64Array
 from tests.index.worlds import World
@@ -303,28 +302,6 @@ def test_sweeping_takes_back_from_the_dead_only() -> None:
     assert world.slots_in(f.WRITING).tolist() == [kept]
     assert world.index.sweep_locked() == 0
     assert findings_locked(world.index) == []
-
-
-def test_exits_rise_whenever_a_generation_does() -> None:
-    world = World(30)
-    ways: dict[str, Callable[[], object]] = {
-        "eject": lambda: world.index.eject_locked([world.add(1, 10)]),
-        "give back": lambda: world.index.reclaim_locked([world.reserve(2, 10).slot]),
-        "pass on": lambda: [world.add(identity, 10) for identity in range(3, 7)],
-        "replace": lambda: world.commit(world.reserve(6, 9, replace=True)),
-        "sweep": lambda: (world.orphan(world.reserve(7, 10).slot), world.index.sweep_locked()),
-        "publish": lambda: publish_locked(world.index, [world.load(8, 10)]),
-        "rebuild": lambda: (
-            world.set(world.add(9, 10), f.LENGTH, 0),
-            world.index.rebuild_locked(),
-        ),
-        "clear": lambda: (world.add(10, 10), world.index.clear_locked()),
-    }
-    for way, leave in ways.items():
-        generations, exits = world.arrays.generations.copy(), world.words[f.EXITS]
-        leave()
-        assert (world.arrays.generations > generations).any(), way
-        assert world.words[f.EXITS] > exits, way
 
 
 def test_every_change_rings_and_leaves_the_mark_clear() -> None:
