@@ -22,8 +22,8 @@ from shmtable.types import Int64Array, rows_of
 
 # Up to this size numpy copies, in this thread alone. Its call is the cheaper one, and waking
 # torch's other threads costs more than they save: milliseconds where actors keep every core busy.
-# Larger results are shared between torch's threads; numpy's memory for them comes in huge pages
-# (from this very size on), which saves most of the page faults.
+# Larger results are shared between torch's threads, where it has more than one; numpy's memory for
+# them comes in huge pages (from this very size on), which saves most of the page faults.
 _ALONE_BYTES = 2**22
 
 # Views kept per storage, none with memory of its own; more would be lengths that never recur.
@@ -263,13 +263,22 @@ class CpuStorage:
     def _copied(self, view: View, starts: Int64Array) -> npt.NDArray[Any]:
         """The windows that begin at ``starts``, one after the other."""
         windows, size = view.windows, view.windows.itemsize
-        if len(starts) * size <= _ALONE_BYTES:
-            # Items one after the other are taken in half the time of an indexing; of others
-            # ``take`` would first copy all there are.
-            return windows.take(starts) if windows.strides[0] == size else windows[starts]
-        take = getattr(self._into, "take", None)
-        memory = None if take is None else take(len(starts) * size)
-        found = np.empty(len(starts), windows.dtype) if memory is None else memory.view(f"V{size}")
+        if len(starts) * size > _ALONE_BYTES:
+            take = getattr(self._into, "take", None)
+            memory = None if take is None else take(len(starts) * size)
+            if memory is not None or torch.get_num_threads() > 1:
+                return self._copied_by_torch(view, starts, memory)
+        # Items one after the other are taken in half the time of an indexing; of others ``take``
+        # would first copy all there are.
+        return windows.take(starts) if windows.strides[0] == size else windows[starts]
+
+    @staticmethod
+    def _copied_by_torch(
+        view: View, starts: Int64Array, memory: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[Any]:
+        """The same, by all of torch's threads, and where somebody wants it."""
+        dtype = view.windows.dtype
+        found = np.empty(len(starts), dtype) if memory is None else memory.view(dtype)
         out = torch.from_numpy(found.view(view.word).reshape(len(starts), -1))
         torch.index_select(view.tensor, 0, torch.from_numpy(starts), out=out)
         return found

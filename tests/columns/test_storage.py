@@ -28,6 +28,13 @@ from shmtable.mappers import NextElementMapper, SyntheticDones
 from tests.columns.placing import Placed, bits
 
 
+@pytest.fixture(params=["by numpy", "by numpy, though large", "by torch"])
+def way_of_copying(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are copied by numpy where they are few, or where torch has a single thread."""
+    monkeypatch.setattr(storage_module, "_ALONE_BYTES", 2**22 if request.param == "by numpy" else 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if request.param == "by torch" else 1)
+
+
 def random_values(dtype: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     """Any bit pattern there is, NaN and subnormal numbers too."""
     known = DTYPES[dtype]
@@ -79,7 +86,7 @@ def test_write_touches_its_own_rows_only() -> None:
     assert regions["t"].tolist() == [7] * 20 + [0] * 4 + [7] * 36
 
 
-@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+@pytest.mark.usefixtures("way_of_copying")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((), "float32"), ((3,), "float32"), ((3,), "uint8"), ((5,), "bfloat16"), ((2, 2), "bool"),
@@ -88,14 +95,11 @@ def test_write_touches_its_own_rows_only() -> None:
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("shift", [0, 2])
 def test_windows_by_either_way_of_copying(
-    monkeypatch: pytest.MonkeyPatch,
-    alone_bytes: int,
     shape: tuple[int, ...],
     dtype: str,
     length: int,
     shift: int,
 ) -> None:
-    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
     schema = Schema.build([Column("x", shape, dtype)], "x")
     values = random_values(dtype, (20, *shape), 0)
     region = bits(values).clone()
@@ -155,9 +159,8 @@ def test_runs_of_rows_as_bytes(
         assert bytes(targets[0]) == bytes(memory[7:9])
 
 
-@pytest.mark.parametrize("alone_bytes", [0, 2**22])
-def test_no_window_beyond_the_region(monkeypatch: pytest.MonkeyPatch, alone_bytes: int) -> None:
-    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+@pytest.mark.usefixtures("way_of_copying")
+def test_no_window_beyond_the_region() -> None:
     schema = Schema.build([Column("x", (), "int32")], "x")
     storage = CpuStorage(schema, {"x": torch.zeros(40, dtype=torch.uint8)}, {})
     assert len(storage.gather("x", np.array([7]), 2, 1)) == 2
@@ -237,13 +240,10 @@ def _side_by_side(*virtual: VirtualColumn) -> tuple[Placed, list[dict[str, Any]]
     return Placed(schema, sequences, filler=3), sequences
 
 
-@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+@pytest.mark.usefixtures("way_of_copying")
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("shift", [0, 2])
-def test_side_by_side(
-    monkeypatch: pytest.MonkeyPatch, alone_bytes: int, length: int, shift: int
-) -> None:
-    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+def test_side_by_side(length: int, shift: int) -> None:
     placed, sequences = _side_by_side()
     assert len(placed.schema.regions) == 2
     offsets = np.array([0, 20 - length - shift, 5, 5])
@@ -264,12 +264,9 @@ def test_side_by_side(
             found.zero_()
 
 
-@pytest.mark.parametrize("alone_bytes", [0, 2**22])
+@pytest.mark.usefixtures("way_of_copying")
 @pytest.mark.parametrize("length", [1, 4])
-def test_columns_that_are_copied_together(
-    monkeypatch: pytest.MonkeyPatch, alone_bytes: int, length: int
-) -> None:
-    monkeypatch.setattr(storage_module, "_ALONE_BYTES", alone_bytes)
+def test_columns_that_are_copied_together(length: int) -> None:
     placed, _ = _side_by_side(
         VirtualColumn("next_obs", (3, 2), "float32", "obs", NextElementMapper),
         VirtualColumn("next_half", (5,), "bfloat16", "half", NextElementMapper),
