@@ -82,12 +82,19 @@ class Table:
         """End a slot's stay; ``gone``: this store is what removes it from the ideal table."""
         ghost = [(at.FATE + section.words[at.TAG + slot], GONE)] if gone else []
         generation = section.words[at.GENERATION + slot] + 1
+        self.count_exit(section, "before")
         if self.rules.generation_before_free:
             section.put(at.GENERATION + slot, generation)
             section.put(at.STATE + slot, FREE, *ghost)
         else:
             section.put(at.STATE + slot, FREE, *ghost)
             section.put(at.GENERATION + slot, generation)
+        self.count_exit(section, "after")
+
+    def count_exit(self, section: Section, when: str) -> None:
+        """Raise the word that tells readers to look at generations."""
+        if self.rules.exits_rise == when:
+            section.put(at.EXITS, section.words[at.EXITS] + 1)
 
     def return_taken(self, section: Section, slot: int) -> None:
         """TAKEN to LIVE: its leaf was zeroed meanwhile, so it comes back as the highest.
@@ -182,6 +189,7 @@ class Table:
         """What is freed on behalf of others may go in two vector stores: no order is needed."""
         if self.rules.rebuild_in_vectors and slots:
             words = section.words
+            self.count_exit(section, "before")
             section.vector([(at.GENERATION + s, words[at.GENERATION + s] + 1) for s in slots])
             section.vector([(at.STATE + s, FREE) for s in slots])
             return

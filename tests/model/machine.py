@@ -38,6 +38,7 @@ class Process(NamedTuple):
     length: int = 0
     seen: tuple[int, ...] = ()  # rows copied so far, or slots loaded so far
     old: int = 0  # slot + 1 of what is to be replaced, as it was at reserve
+    exits: int = 0
 
 
 class State(NamedTuple):

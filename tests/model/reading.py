@@ -21,6 +21,7 @@ def picked(view: View, process: Process, slot: int, phase: str) -> Process:
         words[at.UPDATES if view.table.rules.version_marks == "counter" else at.VERSION + slot],
         words[at.START + slot],
         words[at.LENGTH + slot],
+        exits=words[at.EXITS],
     )
 
 
@@ -97,11 +98,11 @@ class Read(Operation):
 
     def _validate(self, view: View, process: Process) -> Iterator[Move]:
         table, words, slot = view.table, view.words, process.slot
-        unchanged = (
-            table.visible(words, slot)
-            and words[at.GENERATION + slot] == process.generation
-            and unwritten(view, process)
+        # Where no generation has risen, none is looked at: this one's neither.
+        there = words[at.EXITS] == process.exits or (
+            table.visible(words, slot) and words[at.GENERATION + slot] == process.generation
         )
+        unchanged = there and unwritten(view, process)
         if table.rules.validate and not unchanged:
             yield Move(f"P{view.me} sees a change, draws again", self.done(process))
             return

@@ -62,6 +62,8 @@ class Rules:
 
     # Reading and writing back.
     validate: bool = True
+    # When the word rises that tells whether any generation has: "before" it does, "after", "never".
+    exits_rise: str = "before"
     # How an update shows: "counter", one number for the table, raised and then stored into the slot
     # before the rows; or by increments of the slot's own version "around" the rows, "before" or
     # "after" them; or by "none".

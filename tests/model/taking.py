@@ -91,6 +91,7 @@ class Take(Operation):
         if rules.take_counts_first:
             self._count(section, slot)
         if rules.take_frees_last:
+            table.count_exit(section, "before")
             section.put(at.GENERATION + slot, section.words[at.GENERATION + slot] + 1)
             section.put(at.STATE + slot, FREE, *ghosts)
         if not rules.take_counts_first:

@@ -215,7 +215,7 @@ def test_found_own_reservation_recognised_by_generation() -> None:
     rules = replace(PROTOCOL, own_by="generation")
     bounds = replace(NO_FAULTS, interrupts=2)
     machine = Machine("BAD: abort by generation", (Add(0, 1),), rules=rules, bounds=bounds)
-    broken(machine, "leak: slot 0 stays reserved", "aborts what it left open, after 2")
+    broken(machine, "leak: slot 0 stays reserved", "aborts what it left open, after 3")
 
 
 def test_found_own_reservation_recognised_by_either_generation() -> None:

@@ -76,6 +76,24 @@ def test_found_update_without_a_version_before_the_rows(marks: str) -> None:
     broken(machine, "torn window handed out", "P0 updates slot 0")
 
 
+# The word that saves readers a look at generations.
+
+
+def test_readers_that_look_at_generations_after_an_exit_only() -> None:
+    scripts = ((Remove(0), short(2, 3)), (Read(),), (Read(), short(1, 2)))
+    bounds = replace(BOUNDS, rows=2, maxlen=2, crashes=2)
+    holds(Machine("remove, add, reads", *scripts, before=BEFORE, bounds=bounds), 3_000)
+
+
+@pytest.mark.parametrize("when", ["after", "never"])
+def test_found_an_exit_that_nobody_counts(when: str) -> None:
+    """Counted after, it is lost when its process is killed in between."""
+    rules = replace(PROTOCOL, exits_rise=when)
+    scripts = ((Remove(0),), (Read(),), (Add(1, 2),))
+    machine = Machine(f"BAD: exits rise {when}", *scripts, before=BEFORE, rules=rules)
+    broken(machine, "a window of another sequence", "P0 removes 0")
+
+
 # Priorities.
 
 

@@ -177,5 +177,6 @@ class Restore(Operation):
         for number, slot in enumerate(process.seen):
             section.put(at.STATE + slot, LIVE, *(ghosts if number == 0 else ()))
         for slot in slots:
+            view.table.count_exit(section, "before")
             section.put(at.GENERATION + slot, section.words[at.GENERATION + slot] + 1)
             section.put(at.STATE + slot, FREE)

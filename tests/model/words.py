@@ -56,6 +56,7 @@ LIVE_FROM = _words("live_from")
 STEP_TOTAL = _words("step_total")
 SAMPLE_TOTAL = _words("sample_total")
 UPDATES = _words("updates")
+EXITS = _words("exits")
 
 # Derived: recomputed from the truth by `rebuild`.
 DERIVED = len(_names)
@@ -92,6 +93,7 @@ MONOTONE = frozenset(
         STEP_TOTAL,
         SAMPLE_TOTAL,
         UPDATES,
+        EXITS,
         *range(GENERATION, GENERATION + SLOTS),
     ]
 )
