@@ -247,11 +247,18 @@ class Looking(Held):
     def _first(self, what: str, identity: int) -> Any:
         """The answer of the one shard that has this sequence."""
         asked = [getattr(actor, what).remote(identity) for *_, actor in self._states()]
+        failed: BaseException | None = None
         for answer in asked:
             try:
                 return ray.get(answer, timeout=_ANSWER_S)
-            except (RayError, UnknownIdentityError):  # Ray's own, with the shard's inside, too
+            except RayTaskError as error:
+                cause = error.as_instanceof_cause()
+                if not isinstance(cause, UnknownIdentityError):
+                    failed = failed or cause  # another one may have it all the same
+            except RayError:
                 continue
+        if failed is not None:
+            raise failed
         raise UnknownIdentityError(
             f"identity {identity} is in no shard that answers; identities() lists those there are",
             identity=identity,

@@ -174,6 +174,10 @@ class Sampling:
         # long ago, and is only brought here when it is asked for.
         parts = self._answers(shards, pending.answers, time.monotonic())
         offers = [part.offer for part in parts if part is not None]
+        if not shards:
+            return WaitTimeoutError(
+                "no shard is known to be ready; see that nodes of the table are alive, or wait longer"
+            )
         if not offers:
             return WaitTimeoutError(
                 f"none of {len(shards)} shards answers; see the log of the keeper, or wait longer"
@@ -291,13 +295,14 @@ class Sampling:
         return present
 
     def _refresh(self, now: float) -> None:
-        """Take the keeper's news; wait for them only where nothing is known yet."""
+        """Take the keeper's news; wait for them, up to the deadline, where nothing is known yet."""
         if self._news is None and now - self._news_at >= _REFRESH_S:
-            self._news = self._keeper.seen.remote(1, 0.0 if self._known else _PATIENCE_S)
+            self._news = self._keeper.seen.remote(1, 0.0 if self._known else self._deadline_s)
             self._news_at = now
         if self._news is None:
             return
-        if self._known and not ray.wait([self._news], timeout=0)[0]:
+        wait_s = 0.0 if self._known else self._deadline_s
+        if not ray.wait([self._news], timeout=wait_s)[0]:
             return
         news, self._news = self._news, None
         try:

@@ -209,16 +209,22 @@ class Shard:
         return self._table.update(SamplePoints(*points), column, values)
 
     def set_sampler(self, settings: Mapping[str, float]) -> None:
-        """Set attributes of the sampler, such as ``beta``."""
+        """Set attributes of the sampler, such as ``beta``; all of them or none."""
         inner = innermost(self._sampler)
         for name in settings:
-            if not hasattr(inner, name):
+            if not _is_setting(inner, name):
                 raise SpecError(
                     f"{name} is no setting of {type(inner).__name__}; leave it out, or see that "
                     "class for those it has"
                 )
-        for name, value in settings.items():
-            setattr(inner, name, value)
+        before = {name: getattr(inner, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                setattr(inner, name, value)
+        except BaseException:
+            for name, value in before.items():
+                setattr(inner, name, value)
+            raise
         self._offers.forget()
 
     @_using
@@ -322,6 +328,14 @@ def _made(name: str, options: Mapping[str, Any], path: str | None) -> ArrayMemor
         except (OSError, TableFileError) as error:
             _LOGGER.warning("shard %s begins empty, its last file cannot be used: %s", name, error)
     return table
+
+
+def _is_setting(sampler: object, name: str) -> bool:
+    """Whether it is a number of the sampler's that may be set: not a method, nor its memory."""
+    kind = getattr(type(sampler), name, None)
+    if isinstance(kind, property):
+        return kind.fset is not None
+    return not name.startswith("_") and isinstance(vars(sampler).get(name), (int, float))
 
 
 def drop(name: str) -> None:

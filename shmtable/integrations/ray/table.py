@@ -248,7 +248,8 @@ class DistributedMemoryTable(Looking):
         Args:
             count: windows, at least 1.
             sequence_length: transitions per window, at least 1.
-            timeout_s: how long to wait for something to sample; 0 not at all, None for ever.
+            timeout_s: how long to wait for something to sample; 0 not at all, None for ever. Where
+                no shard answers, or none is known yet, ``deadline_s`` at the least.
 
         Returns:
             As ``ArrayMemoryTable.sample``; ``points`` is a ``ShardedPoints``.

@@ -103,6 +103,12 @@ def test_settings_are_those_of_the_sampler_that_draws(make_shard: Callable[..., 
     shard._table.add_sequence(1, small_sequence(1, 10))
     with pytest.raises(SpecError, match="betta is no setting of PrioritizedSampleStrategy"):
         shard.set_sampler({"beta": 0.7, "betta": 0.8})
+    for name in ("sample", "arrays", "highest", "_tree", "states"):
+        with pytest.raises(SpecError, match=f"{name} is no setting of PrioritizedSampleStrategy"):
+            shard.set_sampler({name: 1.0})
+    with pytest.raises(SpecError):  # of two, one cannot be
+        shard.set_sampler({"alpha": 0.9, "beta": 2.0})
+    assert shard._sampler.members[0].alpha == 0.6
     assert shard.draw(0, 1).offer.beta == 0.4
     shard.set_sampler({"beta": 0.7})
     assert shard.draw(0, 1).offer.beta == 0.7
