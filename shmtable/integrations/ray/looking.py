@@ -28,6 +28,7 @@ with needed("ray", extra="ray"):
     from ray.exceptions import RayError, RayTaskError
 
 _ANSWER_S = 20.0
+_SETTLE_S, _PAUSE_S = 20.0, 0.05
 
 
 class Looking(Held):
@@ -48,7 +49,7 @@ class Looking(Held):
 
     def stats(self) -> DistributedStats:
         """How the shards are, one by one and together."""
-        states = self._states()
+        states = self._settled()
         asked = [
             actor.stats.remote() if ready == "ready" else None for _, _, ready, _, actor in states
         ]
@@ -72,7 +73,7 @@ class Looking(Held):
 
     def check(self) -> list[Finding]:
         """Walk every invariant of every shard; and find identities that are in several."""
-        states = [state for state in self._states() if state[2] == "ready"]
+        states = [state for state in self._settled() if state[2] == "ready"]
         asked = [actor.check.remote() for _, _, _, _, actor in states]
         findings = [
             Finding(finding.rule, f"{name}: {finding.detail}")
@@ -216,11 +217,20 @@ class Looking(Held):
         found: list[tuple[str, str, str, int, Any]] = told(self._keeper().states.remote())
         return found
 
+    def _settled(self) -> list[tuple[str, str, str, int, Any]]:
+        """The states, when those shards have been heard that an earlier keeper has known."""
+        ends = time.monotonic() + _SETTLE_S
+        states = self._states()
+        while any(s[2] == "starting" and s[3] for s in states) and time.monotonic() < ends:
+            time.sleep(_PAUSE_S)
+            states = self._states()
+        return states
+
     def _all(self, what: str, *given: Any) -> list[Any]:
         """The answers of all shards that do answer, in the keeper's order."""
         asked = [
             getattr(actor, what).remote(*given)
-            for _, _, state, _, actor in self._states()
+            for _, _, state, _, actor in self._settled()
             if state == "ready"
         ]
         return list(self._answered(asked).values())

@@ -22,7 +22,8 @@ from shmtable.columns import Column
 from shmtable.errors import EmptyTableError, NoWindowError, SampleError, WaitTimeoutError
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray.draws import Batch, Float64Array, chances, drawn, guessed, redrawn
-from shmtable.integrations.ray.keeper import Seen, told
+from shmtable.integrations.ray.entries import Seen
+from shmtable.integrations.ray.keeper import told
 from shmtable.integrations.ray.values import Offer, Part
 from shmtable.types import Int64Array, SampleResult
 
@@ -176,7 +177,7 @@ class Sampling:
         offers = [part.offer for part in parts if part is not None]
         if not shards:
             return WaitTimeoutError(
-                "no shard is known to be ready; see that nodes of the table are alive, or wait longer"
+                "no shard is known to be ready; see that its nodes are alive, or wait longer"
             )
         if not offers:
             return WaitTimeoutError(

@@ -37,7 +37,7 @@ from shmtable.errors import (
 from shmtable.formats import inspect
 from shmtable.integrations.ray import damage
 from shmtable.integrations.ray.local import is_current
-from shmtable.integrations.ray.manifest import fingerprint, refuse_changed
+from shmtable.integrations.ray.manifest import fingerprint, refuse_changed, remove
 from shmtable.integrations.ray.offers import Offers, innermost, make_absolute
 from shmtable.integrations.ray.values import Part
 from shmtable.protocols.pace import Grant
@@ -77,6 +77,8 @@ class Shard:
         leftovers_of: names of tables whose nodes are lost. Where simulated nodes share a machine,
             or a node has come back to its machine, their memory is still there.
         path: of a file to begin with, without its suffix, if the table has to be made.
+        last: gives a later one, if there is any: an actor that Ray starts again gets what the first
+            one got.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class Shard:
         options: Mapping[str, Any],
         leftovers_of: Iterable[str] = (),
         path: str | None = None,
+        last: Callable[[], str | None] | None = None,
     ) -> None:
         for lost in leftovers_of:
             drop(lost)
         self._name, self._options, self._closed = name, options, False
-        self._ending = threading.Lock()
-        self._table = _adopted(name, options["classes"]) or _made(name, options, path)
+        self._ending, self._storing = threading.Lock(), threading.Lock()
+        adopted = _adopted(name, options["classes"])
+        self._table = adopted or _made(name, options, (last and last()) or path)
         core = self._table._core
         self._sampler = core.sampler
         self._offers = Offers(core, self._sampler)
@@ -253,10 +257,16 @@ class Shard:
     @_using
     def store(self, path: str) -> tuple[int, int, int, int]:
         """Write the file; returns its bytes and CRC, and what transitions and sequences it has."""
-        self._table.store(path)
-        size, crc = fingerprint(f"{path}.zip")
-        described = inspect.describe(f"{path}.zip")
-        return size, crc, described.transitions, described.sequences
+        with self._storing:
+            self._table.store(path)
+            size, crc = fingerprint(f"{path}.zip")
+            described = inspect.describe(f"{path}.zip")
+            return size, crc, described.transitions, described.sequences
+
+    def discard(self, path: str) -> None:
+        """Remove a file that was written for a store that has failed; once it is written."""
+        with self._storing:
+            remove(path, [os.path.basename(path)])
 
     def verify(self, path: str, size: int, crc: int) -> None:
         """Check that a file is the one that was stored, and whole.

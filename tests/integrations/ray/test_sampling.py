@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from shmtable import WaitTimeoutError
-from shmtable.integrations.ray.keeper import Seen
+from shmtable.integrations.ray.entries import Seen
 from shmtable.integrations.ray.sampling import Sampling
 
 

@@ -117,3 +117,24 @@ def test_settings_are_those_of_the_sampler_that_draws(make_shard: Callable[..., 
     shard.update_priorities(tuple(points), np.ones((2, 1)), 6.0)
     shard._table.add_sequence(2, small_sequence(2, 10))
     assert shard._sampler.members[0].highest == 6.0
+
+
+def test_what_is_begun_anew_begins_with_its_last_file(
+    make_table: Callable[..., ArrayMemoryTable], unique_name: Callable[[], str], tmp_path: Path
+) -> None:
+    for number, name in enumerate(["first", "last"]):
+        table = make_table()
+        table.add_sequence(number, small_sequence(number, 10))
+        table.store(tmp_path / name)
+    options = {
+        "columns": small_columns(),
+        "maxlen": 100,
+        "sampler": UniformSampleStrategy(),
+        "ejector": FifoEjectionStrategy(),
+        "classes": (),
+    }
+    first, last = str(tmp_path / "first"), str(tmp_path / "last")
+    for noted, held in [(None, [0]), (lambda: None, [0]), (lambda: last, [1])]:
+        shard = Shard(unique_name(), options, (), first, noted)
+        assert shard.identities().tolist() == held
+        shard.close()
