@@ -146,7 +146,9 @@ class Held:
     def _report(self, names: Sequence[str]) -> None:
         """Let shards look whether they are damaged, and wait for those that end because of it."""
         states = told(self._keeper().states.remote())
-        asked = [actor.examine.remote() for name, _, _, _, actor in states if name in names]
+        asked = [
+            actor.examine.remote() for name, _, _, _, actor in states if actor and name in names
+        ]
         for answer in asked:
             with suppress(RayError):  # it has ended, or its table is such that it cannot answer
                 ray.get(answer, timeout=_EXAMINE_S)

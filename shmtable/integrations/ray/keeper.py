@@ -105,7 +105,7 @@ class Keeper:
         self._options, self._about = dict(options), dict(about)
         self._nodes = None if nodes is None else frozenset(nodes)
         self._each, self._refill, self._detached = each, refill, detached
-        self._lock = threading.RLock()
+        self._lock, self._noting = threading.RLock(), threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._shards: dict[str, Entry] = {}
         self._vacant: list[str | None] = []  # last files of lost shards nobody has replaced yet
@@ -185,10 +185,9 @@ class Keeper:
         return -(1 << 62) - ((number + 1) << RANGE_BITS)
 
     def states(self) -> list[tuple[str, str, str, int, Any]]:
-        """(name, node, state, table, actor) of every shard."""
+        """(name, node, state, table, actor) of every shard; None for an actor not made yet."""
         with self._lock:
-            made = [e for e in self._shards.values() if e.actor is not None]
-            return [(e.name, e.node, e.state, e.table, e.actor) for e in made]
+            return [(e.name, e.node, e.state, e.table, e.actor) for e in self._shards.values()]
 
     def heard(self) -> dict[str, int]:
         """How many transitions each shard held when last heard of: what its loss would cost."""
@@ -217,8 +216,8 @@ class Keeper:
             kept = {*self._vacant, *(entry.file for entry in self._shards.values())}
             spared = [*self._spared, *spared]
             self._spared = [file for file in spared if file in kept]
-            self._note(at_once=True)
-            return [file for file in spared if file not in kept]
+        self._note(at_once=True)
+        return [file for file in spared if file not in kept]
 
     def close(self) -> None:
         """End all shards, and the names of their tables."""
@@ -256,16 +255,17 @@ class Keeper:
         if not at_once and time.monotonic() < self._note_at:
             return
         self._note_at = time.monotonic() + _NOTE_EVERY_S
-        self._notes.write(
-            {
-                "lost": self._lost,
-                "transitions_lost": self._transitions_lost,
-                "vacant": self._vacant,
-                "dead": self._dead,
-                "spared": self._spared,
-                "shards": {name: entry.noted() for name, entry in self._shards.items()},
-            }
-        )
+        with self._noting:  # and not under the lock: the head of the cluster may be slow
+            with self._lock:
+                content = {
+                    "lost": self._lost,
+                    "transitions_lost": self._transitions_lost,
+                    "vacant": list(self._vacant),
+                    "dead": self._dead,
+                    "spared": self._spared,
+                    "shards": {name: entry.noted() for name, entry in self._shards.items()},
+                }
+            self._notes.write(content)
 
     # -- watching over them ----------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class Keeper:
                 if entry.made:
                     self._ask(entry)
             self._changed.notify_all()
-            self._note(at_once=version != self._version)
+        self._note(at_once=version != self._version)
 
     def _names(self, node: str) -> Iterator[str]:
         return (f"{self._prefix}.{node[:12]}.{number}" for number in range(self._each))
@@ -382,7 +382,9 @@ class Keeper:
         if entry.state == "ready":
             self._version += 1
             _LOGGER.warning("shard %s does not answer: %s", entry.name, _first_line(error))
-        entry.state, entry.ask = "silent", None
+        entry.ask = None
+        if entry.state != "starting":  # not heard since this keeper or the shard began
+            entry.state = "silent"
         if isinstance(error, ActorDiedError):
             # For good, as far as Ray is concerned: it was killed by hand, or never came to life.
             _LOGGER.warning("shard %s is started anew: %s", entry.name, _first_line(error))

@@ -27,6 +27,7 @@ with needed("ray", extra="ray"):
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+State = tuple[str, str, str, int, Any]
 _ANSWER_S = 20.0
 _SETTLE_S, _PAUSE_S = 20.0, 0.05
 
@@ -213,18 +214,21 @@ class Looking(Held):
 
     # -- pieces ----------------------------------------------------------------------------
 
-    def _states(self) -> list[tuple[str, str, str, int, Any]]:
-        found: list[tuple[str, str, str, int, Any]] = told(self._keeper().states.remote())
+    def _states(self) -> list[State]:
+        return [state for state in self._every() if state[4] is not None]
+
+    def _every(self) -> list[State]:
+        found: list[State] = told(self._keeper().states.remote())
         return found
 
-    def _settled(self) -> list[tuple[str, str, str, int, Any]]:
+    def _settled(self) -> list[State]:
         """The states, when those shards have been heard that an earlier keeper has known."""
         ends = time.monotonic() + _SETTLE_S
-        states = self._states()
+        states = self._every()
         while any(s[2] == "starting" and s[3] for s in states) and time.monotonic() < ends:
             time.sleep(_PAUSE_S)
-            states = self._states()
-        return states
+            states = self._every()
+        return [state for state in states if state[4] is not None]
 
     def _all(self, what: str, *given: Any) -> list[Any]:
         """The answers of all shards that do answer, in the keeper's order."""

@@ -42,15 +42,15 @@ class Notes:
         return found if isinstance(found, dict) else {}
 
     def write(self, content: dict[str, Any]) -> None:
-        """Replace it, if it has changed.
-
-        Raises:
-            RayError: the head of the cluster cannot be reached.
-        """
+        """Replace it, if it has changed; the next time, where the head does not answer."""
         text = json.dumps(content)
-        if text != self._text:
+        if text == self._text:
+            return
+        try:
             internal_kv._internal_kv_put(self._key, text, overwrite=True, namespace=_NAMESPACE)
             self._text = text
+        except RayError as error:
+            _LOGGER.warning("what the next keeper has to know cannot be written: %s", error)
 
     def remove(self) -> None:
         """The table has ended."""

@@ -111,7 +111,7 @@ class Shard:
         if not self._closed:
             if not is_current(self._table):
                 self._begin_anew("its memory was swept away")
-            if wrong := damage.glance(self._table) or damage.ruined_lock(self._table):
+            if wrong := damage.look(self._table):
                 self._begin_anew(wrong)
         return self._table._core.arena.id, self._table.size()
 

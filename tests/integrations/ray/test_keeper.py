@@ -129,9 +129,9 @@ def test_a_keeper_that_is_started_again_knows_what_was_lost_and_what_there_is(
 def test_a_last_file_waits_for_the_actor_that_takes_it(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ((name, _, _, _, actor),) = keeper.states()
-    with ArrayMemoryTable.attach(name) as here:
-        here.add_sequence(1, small_sequence(1, 10))
+    ((name, here, _, _, actor),) = keeper.states()
+    with ArrayMemoryTable.attach(name) as table:
+        table.add_sequence(1, small_sequence(1, 10))
     ray.get(actor.store.remote(str(tmp_path / "lost")))
     stop(keeper)
     ray.kill(actor)
@@ -145,10 +145,10 @@ def test_a_last_file_waits_for_the_actor_that_takes_it(
     with monkeypatch.context() as patch:
         patch.setattr("shmtable.integrations.ray.keeper.ray.remote", not_free_yet)
         keeper._look()
-        assert keeper.states() == []
+        assert keeper.states() == [(name, here, "starting", 0, None)]
     until(lambda: keeper._look() or keeper.seen().shards, "that it is made at last")
-    with ArrayMemoryTable.attach(name) as here:
-        assert here.identities().tolist() == [1]
+    with ArrayMemoryTable.attach(name) as table:
+        assert table.identities().tolist() == [1]
 
 
 def test_what_is_spared_for_a_lost_shard_is_told_when_it_is_not_needed_any_more(

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from shmtable import LockTimeoutError, UnknownIdentityError
-from shmtable.integrations.ray.looking import Looking
+from shmtable.integrations.ray.looking import Looking, State
 
 
 class Answering:
@@ -35,7 +35,7 @@ class Asking(Looking):
         made = ray.remote(num_cpus=0)(Answering)
         self._shards = [made.remote(**options) for options in shards]
 
-    def _states(self) -> list[tuple[str, str, str, int, Any]]:
+    def _every(self) -> list[State]:
         return [("name", "node", "ready", 1, actor) for actor in self._shards]
 
 
@@ -48,3 +48,26 @@ def test_a_shard_that_cannot_say_whether_it_has_a_sequence_is_heard(cluster: Any
     ray.kill(asking._shards.pop(1))
     with pytest.raises(UnknownIdentityError, match="identity 3 is in no shard that answers"):
         asking._first("sequence", 3)
+
+
+class Telling(Looking):
+    """Is told of its shards: one answer after the other."""
+
+    def __init__(self, *answers: list[State]) -> None:
+        self._answers = list(answers)
+
+    def _every(self) -> list[State]:
+        return self._answers.pop(0)
+
+
+def test_shards_that_an_earlier_keeper_knew_are_waited_for_and_new_ones_are_not() -> None:
+    actor = object()
+    new = ("new", "node", "starting", 0, None)
+    known: list[State] = [
+        ("known", "node", "starting", 7, None),
+        ("known", "node", "starting", 7, actor),
+        ("known", "node", "ready", 7, actor),
+    ]
+    asking = Telling(*([new, state] for state in known))
+    assert asking._settled() == [known[-1]]
+    assert asking._answers == []
