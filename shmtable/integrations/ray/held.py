@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ T = TypeVar("T", bound="Held")
 READY_S = 60.0
 # Nobody keeps one of the keeper's threads for longer: others have questions, too.
 SLICE_S = 1.0
+_EXAMINE_S = 20.0
 _MOST_NAME = 40  # of a table's 100: the rest says which shard
 
 
@@ -127,14 +129,29 @@ class Held:
         return sampling
 
     def _local(self, identity: int = 0) -> ArrayMemoryTable:
+        return self._here().table(identity)
+
+    def _here(self) -> Local:
         local = self._local_
         if local is None or self._closed:
             with self._lock:
                 keeper, here = self._keeper(), node()
                 local = self._local_ = self._local_ or Local(
-                    lambda: told(keeper.on_node.remote(here, SLICE_S)), self._about("classes")
+                    lambda: told(keeper.on_node.remote(here, SLICE_S)),
+                    self._about("classes"),
+                    self._report,
                 )
-        return local.table(identity)
+        return local
+
+    def _report(self, names: Sequence[str]) -> None:
+        """Let shards look whether they are damaged, and wait for those that end because of it."""
+        states = told(self._keeper().states.remote())
+        asked = [
+            actor.examine.remote() for name, _, _, _, actor in states if actor and name in names
+        ]
+        for answer in asked:
+            with suppress(RayError):  # it has ended, or its table is such that it cannot answer
+                ray.get(answer, timeout=_EXAMINE_S)
 
     # -- life ------------------------------------------------------------------------------
 

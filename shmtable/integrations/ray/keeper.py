@@ -9,7 +9,8 @@ when it answers again with the same id, nothing was lost; with another id, or wh
 all that it held is. A node is gone when Ray says so.
 
 If this actor dies, its shards' actors end with it, and Ray starts it again. It then starts them
-again, and they find their tables, whose names follow from the node: see ``shard``.
+again, and they find their tables, whose names follow from the node: see ``shard``. What cannot be
+found (losses, and which files there are) it has noted: see ``notes``.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from shmtable.errors import ArenaNotFoundError
 from shmtable.integrations.needed import needed
+from shmtable.integrations.ray.entries import Entry, Seen
 from shmtable.integrations.ray.local import RANGE_BITS
+from shmtable.integrations.ray.notes import Notes, last_file
 from shmtable.integrations.ray.pacer import Pacer
 from shmtable.integrations.ray.shard import Shard, drop
 from shmtable.limiters import Limiter
@@ -40,6 +43,7 @@ with needed("ray", extra="ray"):
 _LOGGER = logging.getLogger("shmtable")
 NAMESPACE = "shmtable"
 _WATCH_EVERY_S = 0.25
+_NOTE_EVERY_S = 2.0
 _CLOSE_S = 20.0
 _THREADS = 8
 _MOST_DEAD = 1000
@@ -68,45 +72,6 @@ def told(answer: Any) -> Any:
             "the distributed table has ended: by end(), or with the program or the node that it "
             "was made in; make it anew, with detached=True for one that outlives them"
         ) from error
-
-
-@dataclass
-class _Entry:
-    """One shard as the keeper sees it.
-
-    Attributes:
-        name, node, actor: of the shard.
-        file: its last file, or None.
-        table: its table's id as last heard; 0 before the first time.
-        transitions: in it, as last heard.
-        state: "starting", "ready", "silent".
-        ask: the outstanding question how it is, or None.
-    """
-
-    name: str
-    node: str
-    actor: Any
-    file: str | None = None
-    table: int = 0
-    transitions: int = 0
-    state: str = "starting"
-    ask: Any = None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a process needs to know of the shards.
-
-    Attributes:
-        version: another after every change, whichever keeper says it.
-        shards: (name, node, table, actor) of each that is ready.
-        lost, transitions_lost: shards lost so far, and what they held.
-    """
-
-    version: int
-    shards: tuple[tuple[str, str, int, Any], ...]
-    lost: int
-    transitions_lost: int
 
 
 class Keeper:
@@ -140,12 +105,15 @@ class Keeper:
         self._options, self._about = dict(options), dict(about)
         self._nodes = None if nodes is None else frozenset(nodes)
         self._each, self._refill, self._detached = each, refill, detached
-        self._lock = threading.RLock()
+        self._lock, self._noting = threading.RLock(), threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._shards: dict[str, _Entry] = {}
+        self._shards: dict[str, Entry] = {}
         self._vacant: list[str | None] = []  # last files of lost shards nobody has replaced yet
         self._dead: list[str] = []
+        self._spared: list[str] = []  # that no manifest names any more, but a lost shard's place
         self._lost = self._transitions_lost = 0
+        self._notes, self._note_at = Notes(self._prefix), 0.0
+        self._remember()
         # Never one that an earlier keeper has given: to who knows that, nothing would have changed.
         self._version = secrets.randbits(60)
         first = secrets.randbits(62 - RANGE_BITS - _RANGES_BITS) << _RANGES_BITS
@@ -217,7 +185,7 @@ class Keeper:
         return -(1 << 62) - ((number + 1) << RANGE_BITS)
 
     def states(self) -> list[tuple[str, str, str, int, Any]]:
-        """(name, node, state, table, actor) of every shard."""
+        """(name, node, state, table, actor) of every shard; None for an actor not made yet."""
         with self._lock:
             return [(e.name, e.node, e.state, e.table, e.actor) for e in self._shards.values()]
 
@@ -226,12 +194,30 @@ class Keeper:
         with self._lock:
             return {entry.name: entry.transitions for entry in self._shards.values()}
 
-    def stored(self, files: Mapping[str, str]) -> None:
-        """Note the shards' last files, by the tables' names."""
+    def needed(self) -> list[str]:
+        """Last files of lost shards whose places are not taken yet."""
+        with self._lock:
+            return [file for file in self._vacant if file is not None]
+
+    def stored(self, files: Mapping[str, str], spared: Sequence[str] = ()) -> list[str]:
+        """Note the shards' last files.
+
+        Args:
+            files: by the tables' names.
+            spared: files that no manifest names any more, and that are ``needed``.
+
+        Returns:
+            Those spared, now or before, that are not needed any more, to be removed.
+        """
         with self._lock:
             for name, file in files.items():
                 if name in self._shards:
                     self._shards[name].file = file
+            kept = {*self._vacant, *(entry.file for entry in self._shards.values())}
+            spared = [*self._spared, *spared]
+            self._spared = [file for file in spared if file in kept]
+        self._note(at_once=True)
+        return [file for file in spared if file not in kept]
 
     def close(self) -> None:
         """End all shards, and the names of their tables."""
@@ -240,16 +226,46 @@ class Keeper:
         if self._pacer is not None:
             self._pacer.close()
         with self._lock:
-            asked = [entry.actor.close.remote() for entry in self._shards.values()]
+            actors = [entry.actor for entry in self._shards.values() if entry.actor is not None]
+            asked = [actor.close.remote() for actor in actors]
             if asked:
                 ray.wait(asked, num_returns=len(asked), timeout=_CLOSE_S)
-            for entry in self._shards.values():
-                ray.kill(entry.actor)
+            for actor in actors:
+                ray.kill(actor)
             # What is on this machine of shards that could not do it themselves: their actors were
             # just being restarted, or their nodes, being simulated, have left their memory here.
             for name in (*self._dead, *self._shards):
                 drop(name)
             self._shards.clear()
+        self._notes.remove()
+
+    # -- what the next keeper has to know --------------------------------------------------
+
+    def _remember(self) -> None:
+        noted = self._notes.read()
+        if not noted:
+            return
+        self._lost, self._transitions_lost = noted["lost"], noted["transitions_lost"]
+        self._vacant, self._dead, self._spared = noted["vacant"], noted["dead"], noted["spared"]
+        for name, known in noted["shards"].items():
+            self._shards[name] = Entry(name, **known)
+
+    def _note(self, *, at_once: bool) -> None:
+        """Write it down; how many transitions there are changes often, and is not in a hurry."""
+        if not at_once and time.monotonic() < self._note_at:
+            return
+        self._note_at = time.monotonic() + _NOTE_EVERY_S
+        with self._noting:  # and not under the lock: the head of the cluster may be slow
+            with self._lock:
+                content = {
+                    "lost": self._lost,
+                    "transitions_lost": self._transitions_lost,
+                    "vacant": list(self._vacant),
+                    "dead": self._dead,
+                    "spared": self._spared,
+                    "shards": {name: entry.noted() for name, entry in self._shards.items()},
+                }
+            self._notes.write(content)
 
     # -- watching over them ----------------------------------------------------------------
 
@@ -282,40 +298,54 @@ class Keeper:
                 if self._nodes is None or node in self._nodes:
                     for name in self._names(node):
                         if name not in self._shards:
-                            self._start(name, node, self._vacant.pop() if self._vacant else None)
+                            file = self._vacant.pop() if self._vacant else None
+                            self._shards[name] = Entry(name, node, file=file)
+            version = self._version
             for entry in list(self._shards.values()):
-                self._ask(entry)
+                if not entry.made:
+                    self._start(entry)
+                if entry.made:
+                    self._ask(entry)
             self._changed.notify_all()
+        self._note(at_once=version != self._version)
 
     def _names(self, node: str) -> Iterator[str]:
         return (f"{self._prefix}.{node[:12]}.{number}" for number in range(self._each))
 
-    def _start(self, name: str, node: str, file: str | None) -> None:
-        actor = (
-            ray.remote(Shard)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached" if self._detached else None,
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=-1,
-                max_concurrency=_THREADS,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+    def _start(self, entry: Entry) -> None:
+        file, last = None, None
+        if self._refill:
+            file, last = entry.file, partial(last_file, self._prefix, entry.name)
+        try:
+            entry.actor = (
+                ray.remote(Shard)
+                .options(
+                    name=entry.name,
+                    namespace=NAMESPACE,
+                    lifetime="detached" if self._detached else None,
+                    get_if_exists=True,
+                    num_cpus=0,
+                    max_restarts=-1,
+                    max_concurrency=_THREADS,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(entry.node, soft=False),
+                )
+                .remote(entry.name, self._options, tuple(self._dead), file, last)
             )
-            .remote(name, self._options, tuple(self._dead), file if self._refill else None)
-        )
-        self._shards[name] = _Entry(name, node, actor, file)
+        except (RayError, ValueError) as error:  # its name is not free yet, perhaps: next time
+            _LOGGER.warning("shard %s cannot be started yet: %s", entry.name, _first_line(error))
+            return
+        entry.made = True
 
-    def _lose(self, entry: _Entry) -> None:
+    def _lose(self, entry: Entry) -> None:
         self._count_loss(entry, f"its node {entry.node[:12]} is gone")
         del self._shards[entry.name]
         self._vacant.append(entry.file)
         self._dead = [*self._dead, entry.name][-_MOST_DEAD:]
-        with suppress(RayError):
-            ray.kill(entry.actor)  # else Ray might go on trying to restart it
+        if entry.actor is not None:
+            with suppress(RayError):
+                ray.kill(entry.actor)  # else Ray might go on trying to restart it
 
-    def _count_loss(self, entry: _Entry, why: str) -> None:
+    def _count_loss(self, entry: Entry, why: str) -> None:
         if not entry.table:
             return  # it has never been ready
         self._lost += 1
@@ -330,7 +360,7 @@ class Keeper:
             why,
         )
 
-    def _ask(self, entry: _Entry) -> None:
+    def _ask(self, entry: Entry) -> None:
         """Take a shard's answer if there is one, and ask it again."""
         if entry.ask is not None:
             done, _ = ray.wait([entry.ask], timeout=0)
@@ -342,25 +372,26 @@ class Keeper:
                 self._silent(entry, error)
                 return
             if entry.table not in (0, table):
-                self._count_loss(entry, "its table was gone when its actor was restarted")
+                self._count_loss(entry, "its table was gone, or damaged, when it came back")
             if entry.state != "ready" or entry.table != table:
                 self._version += 1
             entry.table, entry.transitions, entry.state = table, transitions, "ready"
         entry.ask = entry.actor.describe.remote()
 
-    def _silent(self, entry: _Entry, error: RayError) -> None:
+    def _silent(self, entry: Entry, error: RayError) -> None:
         if entry.state == "ready":
             self._version += 1
             _LOGGER.warning("shard %s does not answer: %s", entry.name, _first_line(error))
-        entry.state, entry.ask = "silent", None
+        entry.ask = None
+        if entry.state != "starting":  # not heard since this keeper or the shard began
+            entry.state = "silent"
         if isinstance(error, ActorDiedError):
             # For good, as far as Ray is concerned: it was killed by hand, or never came to life.
             _LOGGER.warning("shard %s is started anew: %s", entry.name, _first_line(error))
             with suppress(RayError):
                 ray.kill(entry.actor)
-            self._start(entry.name, entry.node, entry.file)
-            anew = self._shards[entry.name]
-            anew.table, anew.transitions, anew.state = entry.table, entry.transitions, "silent"
+            entry.made = False
+            self._start(entry)
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,7 +27,9 @@ with needed("ray", extra="ray"):
     import ray
     from ray.exceptions import RayError, RayTaskError
 
+State = tuple[str, str, str, int, Any]
 _ANSWER_S = 20.0
+_SETTLE_S, _PAUSE_S = 20.0, 0.05
 
 
 class Looking(Held):
@@ -48,7 +50,7 @@ class Looking(Held):
 
     def stats(self) -> DistributedStats:
         """How the shards are, one by one and together."""
-        states = self._states()
+        states = self._settled()
         asked = [
             actor.stats.remote() if ready == "ready" else None for _, _, ready, _, actor in states
         ]
@@ -72,7 +74,7 @@ class Looking(Held):
 
     def check(self) -> list[Finding]:
         """Walk every invariant of every shard; and find identities that are in several."""
-        states = [state for state in self._states() if state[2] == "ready"]
+        states = [state for state in self._settled() if state[2] == "ready"]
         asked = [actor.check.remote() for _, _, _, _, actor in states]
         findings = [
             Finding(finding.rule, f"{name}: {finding.detail}")
@@ -212,15 +214,27 @@ class Looking(Held):
 
     # -- pieces ----------------------------------------------------------------------------
 
-    def _states(self) -> list[tuple[str, str, str, int, Any]]:
-        found: list[tuple[str, str, str, int, Any]] = told(self._keeper().states.remote())
+    def _states(self) -> list[State]:
+        return [state for state in self._every() if state[4] is not None]
+
+    def _every(self) -> list[State]:
+        found: list[State] = told(self._keeper().states.remote())
         return found
+
+    def _settled(self) -> list[State]:
+        """The states, when those shards have been heard that an earlier keeper has known."""
+        ends = time.monotonic() + _SETTLE_S
+        states = self._every()
+        while any(s[2] == "starting" and s[3] for s in states) and time.monotonic() < ends:
+            time.sleep(_PAUSE_S)
+            states = self._every()
+        return [state for state in states if state[4] is not None]
 
     def _all(self, what: str, *given: Any) -> list[Any]:
         """The answers of all shards that do answer, in the keeper's order."""
         asked = [
             getattr(actor, what).remote(*given)
-            for _, _, state, _, actor in self._states()
+            for _, _, state, _, actor in self._settled()
             if state == "ready"
         ]
         return list(self._answered(asked).values())
@@ -247,11 +261,18 @@ class Looking(Held):
     def _first(self, what: str, identity: int) -> Any:
         """The answer of the one shard that has this sequence."""
         asked = [getattr(actor, what).remote(identity) for *_, actor in self._states()]
+        failed: BaseException | None = None
         for answer in asked:
             try:
                 return ray.get(answer, timeout=_ANSWER_S)
-            except (RayError, UnknownIdentityError):  # Ray's own, with the shard's inside, too
+            except RayTaskError as error:
+                cause = error.as_instanceof_cause()
+                if not isinstance(cause, UnknownIdentityError):
+                    failed = failed or cause  # another one may have it all the same
+            except RayError:
                 continue
+        if failed is not None:
+            raise failed
         raise UnknownIdentityError(
             f"identity {identity} is in no shard that answers; identities() lists those there are",
             identity=identity,

@@ -14,10 +14,12 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import filelock
 
 from shmtable.errors import FileDamagedError, FileMissingError, FileUnsafeError, FileVersionError
 from shmtable.formats.atomic import replacing
@@ -26,6 +28,7 @@ _VERSION = 1
 _MOST_BYTES = 16 << 20
 _PIECE_BYTES = 1 << 20
 _KIND = "shmtable shards"
+_SUFFIX = ".shards.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ShardFile:
 
 def manifest_path(path: str | os.PathLike[str]) -> str:
     """The manifest's own path: absolute, with its suffix."""
-    return os.path.abspath(os.fspath(path)) + ".shards.json"
+    return os.path.abspath(os.fspath(path)) + _SUFFIX
 
 
 def new_names(path: str | os.PathLike[str], count: int) -> list[str]:
@@ -56,8 +59,18 @@ def new_names(path: str | os.PathLike[str], count: int) -> list[str]:
     return [f"{base}-{token}-{number}" for number in range(count)]
 
 
-def write(path: str | os.PathLike[str], shards: Sequence[ShardFile]) -> None:
+def write(
+    path: str | os.PathLike[str], shards: Sequence[ShardFile], needed: Collection[str] = ()
+) -> list[str]:
     """Put the manifest in place, and then remove the files that only the one before named.
+
+    Args:
+        path: as given to ``store``.
+        shards: their files.
+        needed: names of files that are not removed.
+
+    Returns:
+        The names of those that were spared for it.
 
     Raises:
         OSError: no space, or no right to write there.
@@ -70,9 +83,12 @@ def write(path: str | os.PathLike[str], shards: Sequence[ShardFile]) -> None:
             before = read(path)
         except (FileDamagedError, FileMissingError, FileUnsafeError, FileVersionError):
             before = []
+        _remove_unfinished(path)
         file.write(json.dumps(text, indent=1).encode())
     kept = {shard.name for shard in shards}
-    remove(path, [shard.name for shard in before if shard.name not in kept])
+    gone = [shard.name for shard in before if shard.name not in kept]
+    remove(path, [name for name in gone if name not in needed])
+    return [name for name in gone if name in needed]
 
 
 def remove(path: str | os.PathLike[str], names: Sequence[str]) -> None:
@@ -82,6 +98,20 @@ def remove(path: str | os.PathLike[str], names: Sequence[str]) -> None:
         for suffix in (".zip", ".zip.lock"):
             with suppress(OSError):
                 os.unlink(os.path.join(folder, name + suffix))
+
+
+def _remove_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what shards that died while they were writing have left beside the manifest."""
+    folder, base = os.path.split(manifest_path(path).removesuffix(_SUFFIX))
+    pattern = re.compile(rf"\.({re.escape(base)}-[0-9a-f]{{8}}-[0-9]{{1,6}})\.zip\..+\.partial")
+    for found in os.listdir(folder):
+        if match := pattern.fullmatch(found):
+            file = os.path.join(folder, f"{match[1]}.zip")
+            with suppress(OSError, filelock.Timeout):  # of another store, whose shard still writes
+                with filelock.FileLock(f"{file}.lock", timeout=0):
+                    os.unlink(os.path.join(folder, found))
+                if not os.path.exists(file):
+                    os.unlink(f"{file}.lock")
 
 
 def read(path: str | os.PathLike[str]) -> list[ShardFile]:

@@ -22,7 +22,8 @@ from shmtable.columns import Column
 from shmtable.errors import EmptyTableError, NoWindowError, SampleError, WaitTimeoutError
 from shmtable.integrations.needed import needed
 from shmtable.integrations.ray.draws import Batch, Float64Array, chances, drawn, guessed, redrawn
-from shmtable.integrations.ray.keeper import Seen, told
+from shmtable.integrations.ray.entries import Seen
+from shmtable.integrations.ray.keeper import told
 from shmtable.integrations.ray.values import Offer, Part
 from shmtable.types import Int64Array, SampleResult
 
@@ -174,6 +175,10 @@ class Sampling:
         # long ago, and is only brought here when it is asked for.
         parts = self._answers(shards, pending.answers, time.monotonic())
         offers = [part.offer for part in parts if part is not None]
+        if not shards:
+            return WaitTimeoutError(
+                "no shard is known to be ready; see that its nodes are alive, or wait longer"
+            )
         if not offers:
             return WaitTimeoutError(
                 f"none of {len(shards)} shards answers; see the log of the keeper, or wait longer"
@@ -291,13 +296,14 @@ class Sampling:
         return present
 
     def _refresh(self, now: float) -> None:
-        """Take the keeper's news; wait for them only where nothing is known yet."""
+        """Take the keeper's news; wait for them, up to the deadline, where nothing is known yet."""
         if self._news is None and now - self._news_at >= _REFRESH_S:
-            self._news = self._keeper.seen.remote(1, 0.0 if self._known else _PATIENCE_S)
+            self._news = self._keeper.seen.remote(1, 0.0 if self._known else self._deadline_s)
             self._news_at = now
         if self._news is None:
             return
-        if self._known and not ray.wait([self._news], timeout=0)[0]:
+        wait_s = 0.0 if self._known else self._deadline_s
+        if not ray.wait([self._news], timeout=wait_s)[0]:
             return
         news, self._news = self._news, None
         try:

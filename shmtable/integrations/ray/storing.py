@@ -55,14 +55,22 @@ def store(keeper: Any, path: str | os.PathLike[str]) -> None:
         for place, entry in zip(where, entries, strict=True):
             # Seen from here, too: else the nodes do not share this folder.
             manifest.refuse_changed(f"{place}.zip", entry.size, entry.crc)
-        manifest.write(path, entries)
-    except BaseException:
+        # A shard that is lost has no file in this set, and its last one is still to be taken.
+        needed = [os.path.relpath(file, folder) for file in told(keeper.needed.remote())]
+        spared = manifest.write(path, entries, needed)
+    except BaseException as error:
         # Where one has failed, others still write, and their files would come after the removal.
-        ray.wait(asked, num_returns=len(asked), timeout=_WRITING_S)
+        if isinstance(error, Exception):
+            ray.wait(asked, num_returns=len(asked), timeout=_WRITING_S)
+        else:  # whoever pressed Ctrl-C does not wait for them; they do it when they have written
+            for (_, _, _, _, actor), place in zip(shards, where, strict=True):
+                actor.discard.remote(place)
         manifest.remove(path, names)
         raise
     last = {name: place for (name, _, _, _, _), place in zip(shards, where, strict=True)}
-    told(keeper.stored.remote(last))
+    useless = told(keeper.stored.remote(last, [os.path.join(folder, name) for name in spared]))
+    for file in useless:
+        manifest.remove(file, [os.path.basename(file)])
 
 
 def restore(keeper: Any, path: str | os.PathLike[str], strict: bool) -> None:

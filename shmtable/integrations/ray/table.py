@@ -187,9 +187,11 @@ class DistributedMemoryTable(Looking):
             ArenaNotFoundError: this node has no shard.
         """
         identity = as_int64("identity", identity)
-        self._local(identity).add_sequence(
-            identity, sequence, priority=priority, timeout_s=timeout_s
-        )
+
+        def adding(table: ArrayMemoryTable) -> None:
+            table.add_sequence(identity, sequence, priority=priority, timeout_s=timeout_s)
+
+        self._here().add(identity, adding)
 
     def add_sequences(
         self,
@@ -198,12 +200,16 @@ class DistributedMemoryTable(Looking):
         timeout_s: float | None = 60.0,
     ) -> None:
         """Add many sequences; see ``ArrayMemoryTable.add_sequences``."""
-        several: dict[int, tuple[ArrayMemoryTable, list[tuple[int, Mapping[str, Any]]]]] = {}
+        local = self._here()
+        several: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
         for identity, sequence in pairs(sequences):
-            table = self._local(identity)
-            several.setdefault(id(table), (table, []))[1].append((identity, sequence))
-        for table, given in several.values():
-            table.add_sequences(given, timeout_s=timeout_s)
+            several.setdefault(id(local.table(identity)), []).append((identity, sequence))
+        for given in several.values():
+
+            def adding(table: ArrayMemoryTable, given: Any = given) -> None:
+                table.add_sequences(given, timeout_s=timeout_s)
+
+            local.add(given[0][0], adding)
 
     def writer(self, identity: int | None = None, **options: Any) -> Writer:
         """Make a writer that adds to this node's shard; see ``ArrayMemoryTable.writer``.
@@ -242,7 +248,8 @@ class DistributedMemoryTable(Looking):
         Args:
             count: windows, at least 1.
             sequence_length: transitions per window, at least 1.
-            timeout_s: how long to wait for something to sample; 0 not at all, None for ever.
+            timeout_s: how long to wait for something to sample; 0 not at all, None for ever. Where
+                no shard answers, or none is known yet, ``deadline_s`` at the least.
 
         Returns:
             As ``ArrayMemoryTable.sample``; ``points`` is a ``ShardedPoints``.

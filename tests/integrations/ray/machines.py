@@ -27,6 +27,28 @@ ip link set lo up && echo $number && read line
 """
 _TRY = "ip link add x type veth && ip link add y type bridge && mount -t tmpfs tmpfs /dev/shm"
 _LIMIT_S = 60.0
+# What the programs say where a system, and not whoever calls them, is the reason.
+_REFUSALS = (
+    "not permitted", "ermission denied", "not supported", "nknown device type", "Invalid argument",
+    "No space left", "annot allocate",
+)  # fmt: skip
+
+
+class NotPermittedError(Exception):
+    """This system lets nobody make such machines."""
+
+
+def judge(command: list[str], code: int, said: str) -> None:
+    """Tell a system that does not permit it from a mistake in what was asked for.
+
+    Raises:
+        NotPermittedError: the former.
+        subprocess.CalledProcessError: the latter.
+    """
+    if code and any(refusal in said for refusal in _REFUSALS):
+        raise NotPermittedError(f"{command[0]}: {said.strip()}")
+    if code:
+        raise subprocess.CalledProcessError(code, command, stderr=said)
 
 
 def why_not() -> str:
@@ -37,7 +59,11 @@ def why_not() -> str:
         return f"network namespaces need the programs {', '.join(missing)}"
     command = ["unshare", *_SPACES, "--fork", "sh", "-c", _TRY]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
-    return f"this system permits no network namespaces: {done.stderr}" if done.returncode else ""
+    try:
+        judge(command, done.returncode, done.stderr)
+    except NotPermittedError as error:
+        return f"this system permits no network namespaces: {error}"
+    return ""
 
 
 class Machine:
@@ -52,20 +78,23 @@ class Machine:
     """
 
     def __init__(self, folder: str) -> None:
-        self._first = subprocess.Popen(
-            ["unshare", *_SPACES, "--fork", "sh", "-c", _FIRST, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = ["unshare", *_SPACES, "--fork", "sh", "-c", _FIRST, folder]
+        pipe = subprocess.PIPE
+        self._first = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self._first.stdout is not None
-        self.pid = int(self._first.stdout.readline())
+        if not (number := self._first.stdout.readline()):
+            _, said = self._first.communicate(timeout=_LIMIT_S)
+            judge(command, self._first.returncode, said)
+        self.pid = int(number)
         self.address = ""
 
     def ip(self, arguments: str) -> None:
         """Change its network."""
         command = ["nsenter", f"--target={self.pid}", "--net", "ip", *arguments.split()]
-        subprocess.run(command, check=True, timeout=_LIMIT_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+        judge(command, done.returncode, done.stderr)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Run Python on it."""

@@ -114,7 +114,9 @@ def test_a_keeper_that_is_killed_finds_all_shards_again(table: DistributedMemory
     pid = ray.get(table._keeper().pid.remote())
     os.kill(pid, signal.SIGKILL)
     until(lambda: ray.get(table._keeper().pid.remote()) != pid, "another keeper")
-    until(lambda: all_ready(table) and table.size() == 120, "three shards with all they held")
+    assert table.size() == 120  # of all three shards, which are waited for
+    assert len(table.identities()) == 12
+    until(lambda: all_ready(table), "three shards")
     table.add_sequence(900, small_sequence(900, 10))
     assert torn_windows(table.sample(30, 2, timeout_s=30), 2) == []
     rewards = np.zeros((60, 1), np.float32)

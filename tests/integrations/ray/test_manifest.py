@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from shmtable import FileDamagedError, FileMissingError, FileUnsafeError, FileVersionError
 from shmtable.integrations.ray import manifest
 from shmtable.integrations.ray.manifest import ShardFile
@@ -42,6 +44,31 @@ def test_files_that_only_the_manifest_before_named_are_removed(tmp_path: Path) -
     manifest.write(path, [ShardFile(name, 3, 4, 5, 6) for name in second])
     assert {found.name for found in tmp_path.glob("*.zip")} == {f"{second[0]}.zip", "other.zip"}
     assert not list(tmp_path.glob(f"{first[0]}*"))
+
+
+def test_files_that_are_needed_are_spared(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    first = manifest.new_names(path, 2)
+    for name in first:
+        (tmp_path / f"{name}.zip").write_bytes(b"abc")
+    manifest.write(path, [ShardFile(name, 3, 4, 5, 6) for name in first])
+    assert manifest.write(path, [], first[:1]) == first[:1]
+    assert [found.name for found in tmp_path.glob("*.zip")] == [f"{first[0]}.zip"]
+
+
+def test_what_a_dead_shard_has_not_finished_is_removed_by_the_next_store(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    dead, living = manifest.new_names(path, 2)
+    others = ["other-0123abcd-0", "x-y-0123abcd-0"]
+    for name in (dead, living, *others):
+        (tmp_path / f".{name}.zip.0123456789abcdef.partial").touch()
+        (tmp_path / f"{name}.zip.lock").touch()
+    with filelock.FileLock(tmp_path / f"{living}.zip.lock"):  # of a store that goes on beside it
+        manifest.write(path, [])
+    left = {name.name for name in tmp_path.glob(".*.partial")}
+    assert left == {f".{name}.zip.0123456789abcdef.partial" for name in (living, *others)}
+    assert not (tmp_path / f"{dead}.zip.lock").exists()
+    assert (tmp_path / f"{living}.zip.lock").exists()
 
 
 def test_files_of_a_manifest_that_was_written_meanwhile_are_removed_too(

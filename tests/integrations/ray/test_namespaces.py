@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from shmtable import FifoEjectionStrategy, UniformSampleStrategy
 from shmtable.integrations.ray import DistributedMemoryTable
 from tests.integrations.ray.conftest import until
-from tests.integrations.ray.machines import Machine, Network, why_not
+from tests.integrations.ray.machines import Machine, Network, NotPermittedError, judge, why_not
 from tests.tables import small_columns, small_sequence, torn_windows
 
 NAME = "wired"
@@ -47,10 +47,18 @@ def network() -> Iterator[Network]:
         pytest.skip(reason)
     try:
         made = Network(3)
-    except (ValueError, OSError, subprocess.SubprocessError) as error:
+    except (NotPermittedError, PermissionError, FileNotFoundError) as error:
         pytest.skip(f"no machines can be made of namespaces here: {error}")
     with made:
         yield made
+
+
+def test_only_what_the_system_refuses_is_taken_for_a_refusal() -> None:
+    judge(["ip"], 0, "whatever it says")
+    with pytest.raises(NotPermittedError, match="ip: RTNETLINK answers: Operation not permitted"):
+        judge(["ip"], 2, "RTNETLINK answers: Operation not permitted\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        judge(["ip"], 255, 'Command "lnik" is unknown, try "ip link help".\n')
 
 
 def start_ray(machine: Machine, log: Path, *arguments: str) -> None:

@@ -30,6 +30,9 @@ class Writing:
         Path(f"{path}.zip").write_bytes(b"abc")
         return *manifest.fingerprint(f"{path}.zip"), 1, 1
 
+    def discard(self, path: str) -> None:
+        Path(f"{path}.zip").unlink()
+
     def has_ended(self) -> bool:
         """Answered when what was asked for before is done."""
         return True
@@ -40,9 +43,14 @@ def shards(*several: Any) -> list[Any]:
     return [made.remote(**options) for options in several]
 
 
-def keeper(actors: list[Any], *answers: str) -> Any:
+def keeper(actors: list[Any], *answers: str, needed: tuple[str, ...] = ()) -> Any:
     """A keeper that says these states, one answer after the other, and the last one again."""
     said = list(answers)
+    spared: list[str] = []
+
+    def stored(files: dict[str, str], more: list[str]) -> Any:
+        spared.extend(more)
+        return ray.put([])
 
     def states() -> Any:
         now = said.pop(0) if len(said) > 1 else said[0]
@@ -54,7 +62,10 @@ def keeper(actors: list[Any], *answers: str) -> Any:
         )
 
     return SimpleNamespace(
-        states=SimpleNamespace(remote=states), stored=SimpleNamespace(remote=ray.put)
+        states=SimpleNamespace(remote=states),
+        stored=SimpleNamespace(remote=stored),
+        needed=SimpleNamespace(remote=lambda: ray.put(list(needed))),
+        spared=spared,
     )
 
 
@@ -90,3 +101,34 @@ def test_where_one_fails_nothing_is_left_of_those_that_were_still_writing(
         storing.store(keeper(actors, "ready ready"), tmp_path / "kept")
     ray.get(actors[1].has_ended.remote())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_does_not_wait_for_those_that_write(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(answers: Any, what: str) -> None:
+        raise KeyboardInterrupt
+
+    def waited(*given: Any, **options: Any) -> None:
+        raise AssertionError("it waits")
+
+    actors = shards({"after_s": 1.0}, {"after_s": 1.0})
+    ray.get([actor.has_ended.remote() for actor in actors])
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "answered", interrupted)
+        patch.setattr(storing.ray, "wait", waited)
+        with pytest.raises(KeyboardInterrupt):
+            storing.store(keeper(actors, "ready ready"), tmp_path / "kept")
+    ray.get([actor.has_ended.remote() for actor in actors])
+    assert list(tmp_path.iterdir()) == []  # each has removed its own
+
+
+def test_a_lost_shards_last_file_outlives_a_store_without_it(cluster: Any, tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    storing.store(keeper(shards({}, {}), "ready ready"), path)
+    lost, other = (str(tmp_path / entry.name) for entry in manifest.read(path))
+    knowing = keeper(shards({}), "ready", needed=(lost, "/elsewhere/x-0123abcd-0"))
+    storing.store(knowing, path)
+    assert Path(f"{lost}.zip").exists()
+    assert not Path(f"{other}.zip").exists()
+    assert knowing.spared == [lost]
