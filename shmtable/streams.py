@@ -127,6 +127,7 @@ class CudaStreams:
     def __init__(self, device: torch.device) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
         self.device = torch.device("cuda", index)
+        refuse_capture(self.device)
         self._side = OwnStream(self.device)
 
     def side(self) -> AbstractContextManager[Any]:

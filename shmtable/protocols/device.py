@@ -230,7 +230,8 @@ def storage_of(
             steps_since,
         )
     rows, slots = layout.capacity_rows, layout.capacity_slots
-    storage = DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
+    with _lasting():
+        storage = DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
     memory.used_by(storage)
     return storage
 

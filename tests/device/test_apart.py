@@ -28,6 +28,7 @@ from shmtable import (
 from shmtable import table as table_module
 from shmtable.columns import DTYPES
 from tests.device.apart import ApartBackend, Far
+from tests.device.promises import copied_bit_by_bit, of_dtype
 from tests.tables import small_columns, small_sequence
 
 MakeTable = Callable[..., Any]
@@ -41,7 +42,7 @@ def pair(make_table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         made = []
         for backend in (None, ApartBackend()):
             monkeypatch.setattr(table_module, "storage_backend", lambda *_, b=backend: b)
-            made.append(make_table(seed=5, **options))
+            made.append(make_table(**{"seed": 5, **options}))
         return made[0], made[1]
 
     return make
@@ -114,37 +115,8 @@ def test_every_way_of_computing_a_column(
 
 @pytest.mark.parametrize("name", list(DTYPES))
 def test_every_dtype(pair: Callable[..., Any], name: str) -> None:
-    dtype = DTYPES[name]
-    shapes: dict[str, tuple[int, ...]] = {"one": (), "few": (3,), "many": (5, 40)}
-    columns: list[Column] = [Column("actions", (), "int8")]
-    for x, shape in shapes.items():
-        columns += [
-            Column(x, shape, dtype),
-            VirtualColumn(f"next {x}", shape, dtype, x, NextNElementWrapper(1)),
-            VirtualColumn(f"previous {x}", shape, dtype, x, PreviousElementMapper()),
-            VirtualColumn(f"frames {x}", (2, *shape), dtype, x, FrameStack(2)),
-            TagColumn(f"tag {x}", shape, dtype),
-        ]
-    near, far = tables = pair(columns=columns, pad="zero", maxlen=120)
-    random = np.random.default_rng(1)
-
-    def rows(*shape: int) -> torch.Tensor:
-        bits = random.integers(0, 2, (*shape, dtype.itemsize), np.uint8)
-        return torch.from_numpy(bits).view(dtype.torch).view(shape)
-
-    for identity in range(9):
-        sequence = {x: rows(8, *shape) for x, shape in shapes.items()}
-        tags = {f"tag {x}": rows(*shape) for x, shape in shapes.items()}
-        rest = {**tags, "actions": np.zeros(7, np.int8)}
-        near.add_sequence(identity, {**sequence, **rest})
-        there = {x: Far(of.clone()) for x, of in sequence.items()} if identity % 2 else sequence
-        far.add_sequence(identity, {**there, **rest})
-    for steps in (1, 4, 9):
-        one, other = (table.sample(24, steps) for table in tables)
-        assert one.keys() == other.keys()
-        for key in one:
-            bits = (found.contiguous().view(torch.uint8) for found in (one[key], other[key].cpu()))
-            assert torch.equal(*bits), key
+    near, far = pair(**of_dtype(name))
+    copied_bit_by_bit(near, far, lambda tensor: Far(tensor.clone()))
 
 
 def test_windows_drawn_anew(pair: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
