@@ -202,6 +202,13 @@ class CudaBackend(Backend):
         return torch.index_select(rows, 0, index)
 
     def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        if torch.are_deterministic_algorithms_enabled() and _has_neighbours(rows):
+            # Torch would copy all rows away then, and back with these: what others write
+            # meanwhile would be lost.
+            step, width = rows.stride(0), rows.shape[1]
+            index = (index[:, None] * step + torch.arange(width, device=index.device)).view(-1)
+            rows = rows.as_strided(((len(rows) - 1) * step + width,), (1,))
+            values = values.reshape(-1)
         rows.index_copy_(0, index, values)
 
     def _stream(self) -> Any:
@@ -281,6 +288,11 @@ def _refuse_fork(device: torch.device) -> None:
             "does not work in forked processes; start it by spawn or forkserver",
             device=str(device),
         )
+
+
+def _has_neighbours(rows: Tensor) -> bool:
+    """Whether they are rows of a column, beside those of others."""
+    return rows.ndim == 2 and rows.stride(1) == 1 and not rows.is_contiguous()
 
 
 def _uuid(index: int) -> str:

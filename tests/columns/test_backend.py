@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shmtable import streams
 from shmtable.columns import backend as module
@@ -142,6 +143,44 @@ def test_staging_is_pinned_memory_of_the_cpu_whatever_the_default_device(log: li
     with torch.device("meta"):
         CudaBackend(0).staging(8)
     assert log == ["pinned cpu"]
+
+
+class Targets(TorchDispatchMode):
+    """Notes what rows are copied to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index_copy_.default:
+            self.found.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=[False, True], ids=["as it likes", "deterministic"])
+def _in_either_mode(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.use_deterministic_algorithms(request.param)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_in_either_mode")
+def test_only_the_rows_meant_are_written(log: list[str]) -> None:
+    memory = torch.zeros(60, dtype=torch.int32)
+    rows = memory.as_strided((11, 3), (5, 1), 2)
+    index, values = torch.tensor([7, 0, 10]), torch.arange(1, 10, dtype=torch.int32).view(3, 3)
+    with Targets() as targets:
+        CudaBackend(0).scatter(rows, index, values)
+    wanted = torch.zeros(12, 5, dtype=torch.int32)
+    wanted[index, 2:] = values
+    assert torch.equal(memory, wanted.view(-1))
+    if torch.are_deterministic_algorithms_enabled():
+        # To others torch copies in this mode whatever lies between: rows that others write.
+        assert [target.is_contiguous() for target in targets.found] == [True]
+    several = torch.zeros(4, 2, 3, dtype=torch.int32).transpose(1, 2)
+    CudaBackend(0).scatter(several, torch.tensor([2]), torch.ones(1, 3, 2, dtype=torch.int32))
+    assert several.sum((1, 2)).tolist() == [0, 0, 6, 0]
 
 
 def test_memory_that_cannot_be_handed_on_is_said_in_words(

@@ -77,7 +77,8 @@ def test_sequences_from_anywhere_arrive(make_table: MakeTable, there: Place) -> 
             np.testing.assert_array_equal(table.sequence(identity)[name].cpu().numpy(), rows)
 
 
-def _computed() -> list[Column]:
+def computed() -> list[Column]:
+    """A column of every kind."""
     rewards = ((), "float32", "rewards")
     return [
         *small_columns(),
@@ -95,7 +96,7 @@ def test_every_way_of_computing_a_column(
     make_table: MakeTable, there: Place, tmp_path: Path, pad: str | None
 ) -> None:
     options: dict[str, Any] = {
-        "columns": _computed(), "seed": 5, "pad": pad, "sampler": PrioritizedSampleStrategy(),
+        "columns": computed(), "seed": 5, "pad": pad, "sampler": PrioritizedSampleStrategy(),
     }  # fmt: skip
     tables = [make_table(**options), make_table(**options, storage_device=there.storage_device)]
     for table in tables:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from shmtable import ArrayMemoryTable, DeviceMemoryError
+from shmtable import ArrayMemoryTable, DeviceMemoryError, PrioritizedSampleStrategy
 from shmtable.columns.backend import CudaBackend
 from tests.device.places import Cuda, Place
 from tests.device.promises import *  # noqa: F403
-from tests.device.promises import here
+from tests.device.promises import computed, here
+from tests.gpu.waits import waits
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew
 from tests.tables import small_sequence, torn_windows
@@ -96,6 +97,33 @@ def test_windows_drawn_anew_do_not_wait_either(table: Any, monkeypatch: pytest.M
         assert torn_windows(here(sample), 5) == []
     assert int(sample.points.identities.min()) >= 10
     torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize("pad", [None, "zero"])
+def test_a_sample_is_waited_for_once(make_table: MakeTable, pad: str | None) -> None:
+    table = make_table(
+        columns=computed(), pad=pad, sampler=PrioritizedSampleStrategy(), storage_device="cuda"
+    )
+    for identity in range(6):
+        table.add_sequence(identity, small_sequence(identity, 4 + identity))
+    for _ in range(3):
+        table.sample(32, 3)
+    # At its end, and not for a value in between.
+    assert waits(lambda: table.sample(32, 3)) <= 1
+    given = {n: torch.as_tensor(rows).to("cuda") for n, rows in small_sequence(9, 9).items()}
+    assert waits(lambda: table.add_sequence(9, given)) <= 1
+
+
+def test_rows_are_updated_in_deterministic_mode(table: Any) -> None:
+    sample = table.sample(64, 5)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert table.update(sample.points, "rewards", sample["rewards"]) == 64
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for identity in range(20):
+        for name, rows in small_sequence(identity, 5 + identity).items():
+            assert torch.equal(table.sequence(identity)[name].cpu(), torch.as_tensor(rows))
 
 
 def test_what_used_the_memory_before_does_not_reach_the_table(make_table: MakeTable) -> None:
