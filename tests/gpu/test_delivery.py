@@ -86,7 +86,7 @@ def test_the_cpu_waits_for_no_copy(table: Any) -> None:
     for _ in range(3):
         table.sample(64, 5)
     assert waits(lambda: table.sample(64, 5)) == 0
-    assert waits(lambda: table.sample(64, 5)["obs"].cpu()) == 1  # it can tell
+    assert waits(lambda: table.sample(64, 5)["obs"].cpu()) >= 1  # it can tell
 
 
 def test_a_graph_is_captured_without_a_sample(table: Any) -> None:
