@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -121,7 +122,7 @@ def delivery_to(device: torch.device | None) -> Iterator[Delivery | Direct]:
 
 # Of a parent process, in its forked child: nothing of it may be dropped there, as that would be a
 # call of CUDA, which does not work in a forked process.
-_of_parents: list[threading.local] = []
+_of_parents: list[Delivery] = []
 
 
 class Deliveries:
@@ -134,6 +135,11 @@ class Deliveries:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._own = threading.local()
+        # By thread: what a thread has of its own, a forked child drops, if it is not the thread
+        # that forked.
+        self._made: weakref.WeakValueDictionary[int, Delivery] = weakref.WeakValueDictionary()
+        self._kept: list[Delivery | None] = []
+        process.around_fork(self._keep, self._let_go)
         process.after_fork(self._begin_anew)
 
     def deliver(self, sample: Callable[[], SampleResult], storage: CpuStorage) -> SampleResult:
@@ -146,12 +152,19 @@ class Deliveries:
         delivery: Delivery | None = getattr(self._own, "delivery", None)
         if delivery is None:
             delivery = self._own.delivery = Delivery(CudaStreams(self._device))
+            self._made[threading.get_ident()] = delivery
         return delivery.receive(delivery.send(sample, storage))
 
     def close(self) -> None:
         """Let the pinned memory go; copies that are under way keep what they read from."""
         self._own = threading.local()
 
+    def _keep(self) -> None:
+        self._kept = [made() for made in self._made.valuerefs()]
+
+    def _let_go(self) -> None:
+        self._kept = []
+
     def _begin_anew(self) -> None:
-        _of_parents.append(self._own)
-        self._own = threading.local()
+        _of_parents.extend(delivery for delivery in self._kept if delivery is not None)
+        self._own, self._kept = threading.local(), []

@@ -213,7 +213,9 @@ def _reopen(
             with suppress(RuntimeError):
                 handle.drop()  # or its maker would keep the memory for this process
         raise
-    table._open = Core.open(arena, classes, handle)
+    core = table._open = Core.open(arena, classes, handle)
+    if core.memory is not None and device == core.options.storage_device:
+        table.device = core.memory.backend.device  # which may have another number here
     return table
 
 

@@ -13,16 +13,20 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing import reductions
 
-from shmtable.errors import DeviceMemoryError, SharedMemoryError, SpecError
+from shmtable.errors import DeviceMemoryError, SpecError
+from shmtable.streams import OwnStream, no_room, pinned_memory, refuse_capture
 
 _reductions: Any = reductions  # torch gives them no types
+# Of ``rebuild_cuda_tensor``, where among its arguments they are.
+_STORAGE, _DEVICE, _COUNTER = 4, 6, slice(11, 13)
+_SETTINGS = "PYTORCH_CUDA_ALLOC_CONF (or PYTORCH_ALLOC_CONF)"
 
 
 class Handle(ABC):
@@ -128,13 +132,7 @@ class CudaBackend(Backend):
 
     def __init__(self, index: int) -> None:
         self.device = torch.device("cuda", index)
-        # The second, private one is what torch's own message depends on.
-        if torch.cuda._is_in_bad_fork():
-            raise DeviceMemoryError(
-                f"{self.device}: this process was forked from one that had started CUDA, which "
-                "does not work in forked processes; start it by spawn or forkserver",
-                device=str(self.device),
-            )
+        _refuse_fork(self.device)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if index >= count:
             raise SpecError(
@@ -148,7 +146,7 @@ class CudaBackend(Backend):
         try:
             memory = torch.empty(size, dtype=torch.uint8, device=self.device)
         except torch.cuda.OutOfMemoryError as error:
-            raise self._no_memory(f"{size} bytes", error, size) from error
+            raise no_room(self.device, f"{size} bytes", error, size) from error
         # Torch gives memory out again that work of the current stream may still be using, for
         # work of that stream only; ours is done on other ones, and in other processes.
         torch.cuda.current_stream(self.device).synchronize()
@@ -160,18 +158,18 @@ class CudaBackend(Backend):
         except RuntimeError as error:
             raise DeviceMemoryError(
                 f"{self.device}: torch cannot hand on the table's columns "
-                f"({str(error).splitlines()[0]}); if PYTORCH_CUDA_ALLOC_CONF asks for "
+                f"({str(error).splitlines()[0]}); if {_SETTINGS} asks for "
                 "expandable_segments or for another backend, leave that out",
                 device=str(self.device),
             ) from error
-        return CudaHandle(self.device.index, arguments)
+        return CudaHandle(self.device.index, arguments, _uuid(self.device.index))
 
     def staging(self, size: int) -> Tensor:
-        # Torch keeps what it has pinned, and gives it out again once the copies from it are done.
-        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
+        return pinned_memory(size)
 
     @contextmanager
     def working(self, after_caller: bool = False) -> Iterator[list[Tensor]]:
+        refuse_capture(self.device)
         caller, own = torch.cuda.current_stream(self.device), self._stream()
         if after_caller:
             own.wait_stream(caller)
@@ -183,7 +181,7 @@ class CudaBackend(Backend):
                 finally:
                     own.synchronize()
         except torch.cuda.OutOfMemoryError as error:
-            raise self._no_memory("a copy of rows", error) from error
+            raise no_room(self.device, "a copy of rows", error) from error
         for result in results:
             # Made on one stream and used on another: not to be given out again before both.
             result.record_stream(caller)
@@ -204,63 +202,102 @@ class CudaBackend(Backend):
         return torch.index_select(rows, 0, index)
 
     def scatter(self, rows: Tensor, index: Tensor, values: Tensor) -> None:
+        if torch.are_deterministic_algorithms_enabled() and _has_neighbours(rows):
+            # Torch would copy all rows away then, and back with these: what others write
+            # meanwhile would be lost.
+            step, width = rows.stride(0), rows.shape[1]
+            index = (index[:, None] * step + torch.arange(width, device=index.device)).view(-1)
+            rows = rows.as_strided(((len(rows) - 1) * step + width,), (1,))
+            values = values.reshape(-1)
         rows.index_copy_(0, index, values)
 
     def _stream(self) -> Any:
         """A stream of this thread's own, so that threads do not wait for each other's copies."""
-        stream: Any = getattr(self._own, "stream", None)
-        if stream is None:
-            made: Any = torch.cuda.Stream
-            stream = self._own.stream = made(self.device)
-        return stream
-
-    def _no_memory(self, what: str, error: Exception, asked: int = 0) -> SharedMemoryError:
-        free, total = torch.cuda.mem_get_info(self.device)
-        return SharedMemoryError(
-            f"{self.device} has no room for {what}: {free} of its {total} bytes are free "
-            f"({str(error).splitlines()[0]}); make maxlen smaller, ask for less at once, or keep "
-            "the columns in shared memory (storage_device='cpu')",
-            asked_bytes=asked,
-            free_bytes=free,
-        )
+        own: OwnStream | None = getattr(self._own, "stream", None)
+        if own is None:
+            own = self._own.stream = OwnStream(self.device)
+        return own.stream
 
 
 class CudaHandle(Handle):
     """What torch sends instead of a CUDA tensor.
 
     Args:
-        index: number of the device.
+        index: number of the device, where the memory was made. Elsewhere it may have another.
         arguments: of torch's function that makes the tensor again.
+        uuid: of the device; empty where torch does not tell.
     """
 
-    def __init__(self, index: int, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, index: int, arguments: tuple[Any, ...], uuid: str = "") -> None:
         self._index = index
         self._arguments = arguments
+        self._uuid = uuid
 
     def attach(self) -> tuple[Backend, Tensor]:
         try:
-            backend = CudaBackend(self._index)
-        except SpecError as error:
-            raise DeviceMemoryError(
-                f"the table's columns are on cuda:{self._index}, which this process does not see "
-                "(CUDA_VISIBLE_DEVICES must be what it is where the table was made)",
-                device=f"cuda:{self._index}",
-            ) from error
+            return self._attached()
+        except BaseException:
+            with suppress(RuntimeError):
+                self.drop()  # or its owner would keep the memory for this process
+            raise
+
+    def _attached(self) -> tuple[Backend, Tensor]:
+        backend = CudaBackend(self._index_here())
+        arguments = list(self._arguments)
+        arguments[_DEVICE] = backend.device.index
         try:
-            memory: Tensor = _reductions.rebuild_cuda_tensor(*self._arguments)
+            memory: Tensor = _reductions.rebuild_cuda_tensor(*arguments)
         except RuntimeError as error:
             raise DeviceMemoryError(
                 f"{backend.device}: the table's columns cannot be reached "
-                f"({str(error).splitlines()[0]}); the process that made the table must be alive",
+                f"({str(error).splitlines()[0]}); the process that made the table must be alive, "
+                f"and {_SETTINGS} not ask for expandable_segments there",
                 device=str(backend.device),
             ) from error
         return backend, memory
 
+    def _index_here(self) -> int:
+        """The number that the device has in this process.
+
+        Raises:
+            DeviceMemoryError: it has none.
+        """
+        _refuse_fork(torch.device("cuda", self._index))
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        for index in sorted(range(count), key=lambda index: index != self._index):
+            if _uuid(index) == self._uuid if self._uuid else index == self._index:
+                return index
+        raise DeviceMemoryError(
+            f"the table's columns are on cuda:{self._index} {self._uuid}".rstrip()
+            + f", which is none of the {count} devices that this process sees; let "
+            "CUDA_VISIBLE_DEVICES name it here too",
+            device=f"cuda:{self._index}",
+        )
+
     def drop(self) -> None:
         # As torch does where it has the memory already: else its owner would wait for this one.
-        storage, device = self._arguments[4], self._arguments[6]
-        counter, offset = self._arguments[-4:-2]
-        storage._release_ipc_counter(counter, offset, device=device)
+        storage, device = self._arguments[_STORAGE], self._arguments[_DEVICE]
+        storage._release_ipc_counter(*self._arguments[_COUNTER], device=device)
+
+
+def _refuse_fork(device: torch.device) -> None:
+    # It is what torch's own message depends on.
+    if torch.cuda._is_in_bad_fork():
+        raise DeviceMemoryError(
+            f"{device}: this process was forked from one that had started CUDA, which "
+            "does not work in forked processes; start it by spawn or forkserver",
+            device=str(device),
+        )
+
+
+def _has_neighbours(rows: Tensor) -> bool:
+    """Whether they are rows of a column, beside those of others."""
+    return rows.ndim == 2 and rows.stride(1) == 1 and not rows.is_contiguous()
+
+
+def _uuid(index: int) -> str:
+    """What tells a device from all others; its number depends on what a process is shown."""
+    return str(getattr(torch.cuda.get_device_properties(index), "uuid", ""))
 
 
 def backend_of(device: torch.device) -> Backend:

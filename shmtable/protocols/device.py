@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing.util
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ from shmtable.types import Int64Array
 
 # By the arena's number, what this process has: the same for every object of one table.
 _reached: weakref.WeakValueDictionary[int, DeviceMemory] = weakref.WeakValueDictionary()
+# Of a parent process, in its forked child: nothing of it may be dropped there, as that may be a
+# call of the device, which does not work in a forked process.
+_of_parents: list[Tensor] = []
 
 
 class DeviceMemory:
@@ -94,7 +98,8 @@ class DeviceMemory:
             SharedMemoryError: the device has not so much left.
         """
         size = device_bytes(schema, layout.capacity_rows, layout.capacity_slots)
-        return cls(backend, backend.allocate(size), process.current(), watch=False)
+        with _lasting():
+            return cls(backend, backend.allocate(size), process.current(), watch=False)
 
     def keep(self, arena: Arena) -> None:
         """Let every object of this arena's table find it."""
@@ -152,6 +157,8 @@ class DeviceMemory:
 
     def _note_fork(self) -> None:
         self._forked = not self.backend.forks
+        if self._forked:
+            _of_parents.extend(self._held)
 
 
 def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
@@ -181,7 +188,8 @@ def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
             "or make it with storage_device='cpu'",
             path=arena.where,
         )
-    backend, tensor = handle.attach()
+    with _lasting():
+        backend, tensor = handle.attach()
     made_by = arena.creator
     watch = made_by != process.current() and can_tell(arena.words)
     memory = DeviceMemory(backend, tensor, made_by, watch)
@@ -189,6 +197,11 @@ def reached(arena: Arena, handle: Handle | None) -> DeviceMemory | None:
     memory.say_goodbye()
     memory.keep(arena)
     return memory
+
+
+def _lasting() -> AbstractContextManager[object]:
+    # What torch makes in its inference mode cannot be written to after it.
+    return torch.inference_mode(False)
 
 
 def _let_go(
@@ -217,7 +230,8 @@ def storage_of(
             steps_since,
         )
     rows, slots = layout.capacity_rows, layout.capacity_slots
-    storage = DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
+    with _lasting():
+        storage = DeviceStorage(schema, memory.backend, memory.tensor, rows, slots, steps_since)
     memory.used_by(storage)
     return storage
 

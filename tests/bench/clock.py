@@ -129,6 +129,7 @@ class CudaClock(Clock):
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def kernels_us(self, call: Callable[[], Any], rounds: int) -> float | None:
+        from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
         try:
@@ -138,7 +139,12 @@ class CudaClock(Clock):
                 self.wait()
         except RuntimeError:  # not every machine lets it look
             return None
-        total = sum(getattr(entry, "self_device_time_total", 0.0) for entry in seen.key_averages())
+        # Calls of the CPU may be listed too, with the time of what they have begun.
+        total = sum(
+            getattr(entry, "self_device_time_total", 0.0)
+            for entry in seen.key_averages()
+            if entry.device_type != DeviceType.CPU
+        )
         return total / rounds if total else None
 
 

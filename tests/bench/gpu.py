@@ -88,7 +88,7 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, or shows again what was measured; 0 also where there is no device."""
+    """Measures, or shows again what was measured; 0 also where there is no device, 1 for errors."""
     options = _options(arguments)
     if options.again:
         results = json.loads(options.again.read_text())
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page:
         part.put(options.page, f"## On a GPU\n\n{text}")
     print(f"written to {figures}")
-    return 0
+    return int(any(row["why"].startswith(gpu_rows.FAILED) for row in results["rows"]))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

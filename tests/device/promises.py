@@ -21,15 +21,18 @@ from shmtable import (
     Column,
     DeviceMemoryError,
     FrameStack,
+    NextNElementWrapper,
     NStepDiscount,
     NStepReturn,
     PositionMapper,
     PreviousElementMapper,
     PrioritizedSampleStrategy,
     SharedMemoryError,
+    TagColumn,
     UniformEjectionStrategy,
     VirtualColumn,
 )
+from shmtable.columns import DTYPES
 from tests.device.places import Place
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew, link
@@ -74,7 +77,8 @@ def test_sequences_from_anywhere_arrive(make_table: MakeTable, there: Place) -> 
             np.testing.assert_array_equal(table.sequence(identity)[name].cpu().numpy(), rows)
 
 
-def _computed() -> list[Column]:
+def computed() -> list[Column]:
+    """A column of every kind."""
     rewards = ((), "float32", "rewards")
     return [
         *small_columns(),
@@ -92,7 +96,7 @@ def test_every_way_of_computing_a_column(
     make_table: MakeTable, there: Place, tmp_path: Path, pad: str | None
 ) -> None:
     options: dict[str, Any] = {
-        "columns": _computed(), "seed": 5, "pad": pad, "sampler": PrioritizedSampleStrategy(),
+        "columns": computed(), "seed": 5, "pad": pad, "sampler": PrioritizedSampleStrategy(),
     }  # fmt: skip
     tables = [make_table(**options), make_table(**options, storage_device=there.storage_device)]
     for table in tables:
@@ -113,6 +117,77 @@ def test_every_way_of_computing_a_column(
     for identity in range(6):
         one, other = (table.sequence(identity) for table in tables)
         assert all(torch.equal(one[name], other[name].cpu()) for name in one)
+
+
+def test_it_may_be_made_in_inference_mode_and_used_after_it(
+    make_table: MakeTable, there: Place
+) -> None:
+    with torch.inference_mode():
+        table = make_table(storage_device=there.storage_device)
+        table.add_sequence(1, small_sequence(1, 9))
+        assert torn_windows(here(table.sample(16, 3)), 3) == []
+    table.add_sequence(2, small_sequence(2, 9))
+    sample = table.sample(16, 3)
+    assert torn_windows(here(sample), 3) == []
+    table.update(sample.points, "rewards", sample["rewards"])
+
+
+def copied_bit_by_bit(near: Any, far: Any, brought: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Fill two tables of :func:`of_dtype` alike, every second sequence from there, and compare.
+
+    Args:
+        near: in shared memory.
+        far: of the same seed, there.
+        brought: a copy there of a tensor.
+    """
+    random = np.random.default_rng(1)
+    dtype = near.columns[1].dtype
+
+    def rows(*shape: int) -> torch.Tensor:
+        bits = random.integers(0, 2, (*shape, dtype.itemsize), np.uint8)
+        return torch.from_numpy(bits).view(dtype.torch).view(shape)
+
+    for identity in range(9):
+        sequence = {name: rows(8, *shape) for name, shape in _SHAPES.items()}
+        tags = {f"tag {name}": rows(*shape) for name, shape in _SHAPES.items()}
+        rest = {**tags, "actions": np.zeros(7, np.int8)}
+        near.add_sequence(identity, {**sequence, **rest})
+        if identity % 2:
+            sequence = {name: brought(of) for name, of in sequence.items()}
+        far.add_sequence(identity, {**sequence, **rest})
+    for steps in (1, 4, 9):
+        one, other = near.sample(24, steps), far.sample(24, steps)
+        assert one.keys() == other.keys()
+        for name in one:
+            bits = [
+                found.cpu().contiguous().view(torch.uint8) for found in (one[name], other[name])
+            ]
+            assert torch.equal(*bits), name
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {"one": (), "few": (3,), "many": (5, 40)}
+
+
+def of_dtype(name: str) -> dict[str, Any]:
+    """Options of a table with every kind of column of this dtype."""
+    dtype = DTYPES[name]
+    columns: list[Column] = [Column("actions", (), "int8")]
+    for column, shape in _SHAPES.items():
+        columns += [
+            Column(column, shape, dtype),
+            VirtualColumn(f"next {column}", shape, dtype, column, NextNElementWrapper(1)),
+            VirtualColumn(f"previous {column}", shape, dtype, column, PreviousElementMapper()),
+            VirtualColumn(f"frames {column}", (2, *shape), dtype, column, FrameStack(2)),
+            TagColumn(f"tag {column}", shape, dtype),
+        ]
+    return {"columns": columns, "pad": "zero", "maxlen": 120, "seed": 5}
+
+
+@pytest.mark.parametrize("name", list(DTYPES))
+def test_every_dtype(make_table: MakeTable, there: Place, name: str) -> None:
+    options = of_dtype(name)
+    far = make_table(**options, storage_device=there.storage_device)
+    copied_bit_by_bit(make_table(**options), far, lambda tensor: tensor.to(there.sources[-1]))
 
 
 def _churn(table: ArrayMemoryTable, first: int, source: str) -> int:

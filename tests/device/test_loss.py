@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -151,3 +153,21 @@ def test_a_forked_child_is_refused_in_words(
     assert len(said) == 3
     assert all("start it by spawn or forkserver" in text for text in said)
     assert torn_windows(table.sample(8, 2), 2) == []
+
+
+def _forget(tables: list[ArrayMemoryTable]) -> bool:
+    memory = weakref.ref(tables[0]._open.memory.tensor)  # type: ignore[union-attr]
+    tables.clear()
+    gc.collect()
+    return memory() is not None
+
+
+def test_a_forked_child_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # That would be a call of the device.
+    monkeypatch.setattr(table_module, "storage_backend", lambda *_: LateBackend())
+    tables = [content.make()]
+    with Crew("fork") as crew:
+        crew.add(_forget, tables)
+        crew.go()
+        assert crew.results() == [True]
+    tables[0].close()

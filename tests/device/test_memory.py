@@ -86,6 +86,60 @@ def test_in_its_own_process_it_is_the_same_memory(
         assert torn_windows(twin.sample(8, 2), 2) == []
 
 
+class _ElsewhereHandle(FileHandle):
+    """Of a device that has another number in the process it comes to."""
+
+    def attach(self) -> Any:
+        found, memory = super().attach()
+        found.device = torch.device("cpu", 1)
+        return found, memory
+
+
+def _delivers_on(table: ArrayMemoryTable) -> str:
+    table.add_sequence(1, content.sequence(1, 9))
+    assert content.wrong_with(table.sample(8, 3), 3) == []
+    return str(table.device)
+
+
+def test_a_table_delivers_where_its_columns_are_whatever_their_devices_number_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = FileBackend.export
+
+    def export(self: FileBackend, memory: torch.Tensor) -> FileHandle:
+        handle = original(self, memory)
+        return _ElsewhereHandle(handle.path, handle.size)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(FileBackend, "export", export)
+    with content.make() as one, content.make(device="cpu:0") as other, Crew("spawn") as crew:
+        crew.add(_delivers_on, one)
+        crew.add(_delivers_on, other)
+        crew.go()
+        assert crew.results() == ["cpu:1", "cpu:0"]
+
+
+def _come_by_it_in_inference_mode(inbox: Any) -> None:
+    with torch.inference_mode():
+        table = inbox.get(timeout=60)
+    table.add_sequence(2, content.sequence(2, 9))
+
+
+def test_it_may_be_had_in_inference_mode_and_written_to_after_it() -> None:
+    with torch.inference_mode():
+        table = content.make()
+    table.add_sequence(1, content.sequence(1, 9))
+    with table, Crew("spawn") as crew:
+        queue = crew.context.Queue()
+        crew.add(_come_by_it_in_inference_mode, queue)
+        crew.go()
+        queue.put(table)
+        crew.results()
+        queue.close()
+        queue.join_thread()
+        assert table.size() == 18
+        assert content.wrong_with(table.sample(32, 3), 3) == []
+
+
 def test_closing_frees_the_memory(make_table: MakeTable) -> None:
     table = make_table()
     table.add_sequence(1, small_sequence(1, 5))

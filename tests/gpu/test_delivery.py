@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import shmtable.columns.storage
+from shmtable import DeviceMemoryError
+from tests.gpu.waits import waits
 from tests.tables import small_sequence, torn_windows
 
 pytestmark = [
@@ -78,3 +80,26 @@ def test_a_sample_does_not_wait_for_the_callers_work(table: Any) -> None:
     sample = table.sample(64, 5)
     assert not busy.query()
     assert torn_windows({name: column.cpu() for name, column in sample.items()}, 5) == []
+
+
+def test_the_cpu_waits_for_no_copy(table: Any) -> None:
+    for _ in range(3):
+        table.sample(64, 5)
+    assert waits(lambda: table.sample(64, 5)) == 0
+    assert waits(lambda: table.sample(64, 5)["obs"].cpu()) >= 1  # it can tell
+
+
+def test_a_graph_is_captured_without_a_sample(table: Any) -> None:
+    total = torch.zeros(4, device="cuda")
+    total += 1
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        with pytest.raises(DeviceMemoryError, match="a CUDA graph is being captured"):
+            table.sample(64, 5)
+        total += 1
+    graph.replay()
+    assert total.tolist() == [2, 2, 2, 2]
+    assert (
+        torn_windows({name: column.cpu() for name, column in table.sample(64, 5).items()}, 5) == []
+    )

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.bench import tables
+from tests.bench import gpu_rows, tables
 from tests.bench.aims import aims
+from tests.bench.clock import CpuClock
 from tests.bench.driver import Company, Driven, Gone, Measured
 from tests.bench.part import kept
 from tests.bench.peers.base import Case, Setup
+from tests.device.places import StandIn
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +103,21 @@ def test_what_is_measured_on_a_device_runs_without_one(tmp_path: Path) -> None:
     assert text.startswith("# A page\n\nFigures.\n") and text.count("## On a GPU") == 1
     assert "no figures of a GPU" in text
     assert kept(page) in text and kept(tmp_path / "none.md") == ""
+
+
+def test_a_measure_that_fails_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loader(_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    names = ["windows", "single_steps", "loader", "learner", "beside_torchrl", "torn"]
+    for name in names:
+        row = gpu_rows.Row(name, "", 1.0, True)
+        monkeypatch.setattr(gpu_rows.Measures, name, lambda _, row=row: row)
+    monkeypatch.setattr(gpu_rows.Measures, "loader", loader)
+    rows = list(gpu_rows.Measures(StandIn(), CpuClock(), gpu_rows.LEAST).rows())
+    assert [row.measure for row in rows] == names
+    assert [row.why for row in rows if row.why] == ["failed: RuntimeError('no such kernel')"]
+    assert rows[2].value is None and rows[2].reached is None
 
 
 def test_files_are_measured_too(tmp_path: Path) -> None:

@@ -154,6 +154,37 @@ def _sample_there(table: Any, made: list[Pretended]) -> int:
     return len(made)
 
 
+def test_a_forked_child_drops_nothing_of_other_threads(
+    make_table: MakeTable, pretended: list[Pretended]
+) -> None:
+    table = filled(make_table)
+    drawn, done = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        table.sample(8, 4)
+        drawn.set()
+        done.wait()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    drawn.wait()
+    made = table._deliveries._made.valuerefs()
+    try:
+        with Crew("fork") as crew:
+            crew.add(_are_there, made)
+            crew.go()
+            assert crew.results() == [[True]]
+    finally:
+        done.set()
+        thread.join()
+    gc.collect()
+    assert _are_there(made) == [False]  # nor does the parent keep more than it did
+
+
+def _are_there(made: list[Any]) -> list[bool]:
+    return [delivery() is not None for delivery in made]
+
+
 def test_adaptors_get_what_is_on_the_device(
     make_table: MakeTable, pretended: list[Pretended]
 ) -> None:
