@@ -281,11 +281,11 @@ def seal_size(fd: int) -> None:
         pass  # not a memfd
 
 
-def in_use(path: str) -> ArenaInUseError:
+def in_use(path: str, by: str = "another process") -> ArenaInUseError:
     """The error for a name that is taken."""
     return ArenaInUseError(
-        f"{path} is in use by a living process; attach to it, close it there, or choose another "
-        "name",
+        f"{path} is in use by {by}; attach to it, close it there, end what has it open, or choose "
+        "another name",
         path=path,
     )
 
