@@ -229,7 +229,7 @@ def _as_ours(error: OSError, path: str) -> OSError:
     if isinstance(error, FileExistsError):
         return in_use(path)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        text = f"{path} does not exist; create the table first, or check its name"
+        text = f"{path} does not exist; create the table first, or check its name by 'shmtable ls'"
         return ArenaNotFoundError(text, path=path)
     if error.errno == errno.ELOOP:
         text = f"{path} is a symbolic link; remove it, or choose another name"
