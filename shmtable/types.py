@@ -104,6 +104,9 @@ class SampleResult(dict[str, Any]):
         self.points = points
         self.weights = weights
 
+    def __missing__(self, name: object) -> Any:
+        raise KeyError(f"the sample has no column {name!r}; it has {', '.join(self)}")
+
 
 @dataclass(frozen=True)
 class Finding:

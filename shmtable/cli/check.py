@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from shmtable.cli.tables import name_argument
+from shmtable.cli.tables import chosen, name_argument
 from shmtable.protocols import census, lookup
 from shmtable.protocols.core import Core
 from shmtable.protocols.disk import attach
@@ -26,19 +26,20 @@ EXAMPLES = "$ shmtable check replay && echo sound"
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What it is called with."""
-    name_argument(command)
+    name_argument(command, optional=True)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Attach and check."""
-    core = _open(options.name, options.directory)
+    name = chosen(options)
+    core = _open(name, options.directory)
     try:
         findings = lookup.check(core)
         sequences, transitions = core.view.live_count, core.view.live_steps
     finally:
         core.close()
     return {
-        "name": options.name,
+        "name": name,
         "sound": not findings,
         "sequences": sequences,
         "transitions": transitions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from shmtable.cli.tables import name_argument
+from shmtable.cli.tables import chosen, name_argument
 from shmtable.onlooker import Onlooker
 from shmtable.report import write_report
 
@@ -23,7 +23,7 @@ $ shmtable report replay -o report.html --watch 60"""
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What it is called with."""
-    name_argument(command)
+    name_argument(command, optional=True)
     command.add_argument(
         "-o", "--output", metavar="FILE", help="the page; NAME-report.html if not given"
     )
@@ -41,10 +41,11 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Watch and write."""
-    output = options.output or f"{options.name.replace(':', '-')}-report.html"
-    with Onlooker(options.name, directory=options.directory) as onlooker:
+    name = chosen(options)
+    output = options.output or f"{name.replace(':', '-')}-report.html"
+    with Onlooker(name, directory=options.directory) as onlooker:
         write_report(onlooker, output, watch_s=options.watch)
-    return {"name": options.name, "path": output}
+    return {"name": name, "path": output}
 
 
 def show(written: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from shmtable.cli.tables import listed_json, name_argument
+from shmtable.cli.tables import chosen, listed_json, name_argument
 from shmtable.cli.text import ago_text, aligned, bytes_text, duration_text, number_text, share_text
 from shmtable.errors import ArenaError
 from shmtable.onlooker import Onlooker
@@ -16,22 +16,24 @@ DESCRIPTION = (
     "Say everything about one table. It is only read, without its lock: the run does not notice."
 )
 EXAMPLES = """\
+$ shmtable stat
 $ shmtable stat replay
 $ shmtable stat replay --json | jq .stats.replay_ratio"""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     """What it is called with."""
-    name_argument(command)
+    name_argument(command, optional=True)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Look."""
-    path, magic_link = census.find(options.name, options.directory)
-    found = census.listed(options.name, path, magic_link=magic_link)
+    name = chosen(options)
+    path, magic_link = census.find(name, options.directory)
+    found = census.listed(name, path, magic_link=magic_link)
     if found.stats is None:
         raise ArenaError(found.detail, path=path)
-    with Onlooker(options.name, directory=options.directory) as onlooker:
+    with Onlooker(name, directory=options.directory) as onlooker:
         return {
             **listed_json(found),
             "half_changed": onlooker.is_half_changed(),

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
+from shmtable.errors import ArenaNotFoundError, SpecError
+from shmtable.protocols import census
 from shmtable.protocols.census import Listed
 from shmtable.types import Stats
 
@@ -20,6 +22,34 @@ def name_argument(command: argparse.ArgumentParser, *, optional: bool = False) -
         + ("; may be left out if only one table is in use" if optional else ""),
     )
     directory_argument(command)
+
+
+def names_in_use(directory: str | None) -> list[str]:
+    """Of the tables that some process has open, and that can be read.
+
+    Raises:
+        ArenaNotFoundError: there are none.
+    """
+    tables = census.tables(directory)
+    names = [table.name for table in tables if table.state == census.IN_USE and table.stats]
+    if not names:
+        raise ArenaNotFoundError("no table is in use; 'shmtable ls' lists those that there are")
+    return names
+
+
+def chosen(options: argparse.Namespace) -> str:
+    """NAME, or the only table in use where it was left out.
+
+    Raises:
+        ArenaNotFoundError: none is in use.
+        SpecError: several are.
+    """
+    if options.name is not None:
+        return str(options.name)
+    names = names_in_use(options.directory)
+    if len(names) > 1:
+        raise SpecError(f"{len(names)} tables are in use; give the name of one: {', '.join(names)}")
+    return names[0]
 
 
 def directory_argument(command: argparse.ArgumentParser) -> None:

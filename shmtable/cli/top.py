@@ -10,11 +10,10 @@ from typing import Any
 
 from shmtable.cli.screen import Screen
 from shmtable.cli.stat import process_rows
-from shmtable.cli.tables import name_argument, stats_json
+from shmtable.cli.tables import name_argument, names_in_use, stats_json
 from shmtable.cli.text import aligned, bytes_text, duration_text, number_text, share_text
-from shmtable.errors import ArenaError, ArenaNotFoundError
+from shmtable.errors import ArenaError
 from shmtable.onlooker import Onlooker
-from shmtable.protocols import census
 from shmtable.rates import Rates
 
 NAME = "top"
@@ -68,11 +67,7 @@ def run(options: argparse.Namespace) -> Any:
 def _names(options: argparse.Namespace) -> list[str]:
     if options.name is not None:
         return [options.name]
-    tables = census.tables(options.directory)
-    names = [table.name for table in tables if table.state == census.IN_USE and table.stats]
-    if not names:
-        raise ArenaNotFoundError("no table is in use; 'shmtable ls' lists those that there are")
-    return names
+    return names_in_use(options.directory)
 
 
 def _watch(watched: list[_Watched], options: argparse.Namespace) -> None:

@@ -159,7 +159,10 @@ class Attachments:
         """Who else has the table open, and when each was last heard of: to end a message with."""
         others = self.others()
         if not others:
-            return "no other process has the table open"
+            return (
+                "no other process has the table open: see whether the others run, and were "
+                "passed it"
+            )
         writers = sum(other.added_s_ago is not None for other in others)
         have = "other process has" if len(others) == 1 else "other processes have"
         more = ", and more that are not listed" if self._words[f.CROWDED] else ""

@@ -124,6 +124,9 @@ class ShmReplayBuffer(ReplayBuffer):
         )
         self._make()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.table!r}, n_envs={self.n_envs})"
+
     def _make(self) -> None:
         observed = [
             Column(column, shape, dtype) for column, shape, dtype in self._observation_columns()
@@ -341,4 +344,7 @@ def _refuse(others: Mapping[str, Any]) -> None:
                 "that class, or keep goals in a table of your own, with a mapper that looks up "
                 "what was achieved later"
             )
-        raise SpecError(f"{name} is no argument of ShmReplayBuffer; leave it out")
+        raise SpecError(
+            f"{name} is no argument of ShmReplayBuffer; leave it out, or give n_steps, gamma, name "
+            "or seed"
+        )

@@ -264,6 +264,9 @@ class TableReplayBuffer:
 
     # -- the rest ------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.table!r}, batch_size={self.batch_size})"
+
     def __len__(self) -> int:
         """Transitions in the table."""
         return len(self.table)

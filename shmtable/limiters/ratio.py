@@ -126,8 +126,9 @@ class SampleToInsertRatio(Limiter):
         return (
             f"SampleToInsertRatio: adds of {largest_insert} and samples of {largest_sample} "
             f"{self.per}s could wait for each other for ever: {largest_insert} * {self.ratio:g} + "
-            f"{largest_sample} is {wanted:g}, the error buffer is {width:g} wide; set a limiter "
-            f"with an error_buffer of at least {wanted / 2:g}, or add and sample less at a time"
+            f"{largest_sample} is {wanted:g}, and error_buffer={self.error_buffer!r} leaves "
+            f"{width:g} from lowest to highest; set a limiter with an error_buffer of at least "
+            f"{wanted / 2:g}, or add and sample less at a time"
         )
 
     def first_ahead(self, live: int, largest_insert: int, largest_sample: int) -> float:

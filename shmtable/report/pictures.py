@@ -116,7 +116,7 @@ def _histogram(title: str, unit: str, values: npt.NDArray[np.generic]) -> Pictur
         whole = np.issubdtype(values.dtype, np.integer)
         if whole and most - least < _BINS:  # a bar for each number
             axes.hist(numbers, np.arange(least - 0.5, most + 1).tolist(), color=_ONE, rwidth=0.9)
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         else:
             axes.hist(numbers, _BINS, color=_ONE)
             axes.xaxis.set_major_locator(MaxNLocator(6))

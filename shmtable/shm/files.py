@@ -229,7 +229,7 @@ def _as_ours(error: OSError, path: str) -> OSError:
     if isinstance(error, FileExistsError):
         return in_use(path)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        text = f"{path} does not exist; create the table first, or check its name"
+        text = f"{path} does not exist; create the table first, or check its name by 'shmtable ls'"
         return ArenaNotFoundError(text, path=path)
     if error.errno == errno.ELOOP:
         text = f"{path} is a symbolic link; remove it, or choose another name"
@@ -281,11 +281,11 @@ def seal_size(fd: int) -> None:
         pass  # not a memfd
 
 
-def in_use(path: str) -> ArenaInUseError:
+def in_use(path: str, by: str = "another process") -> ArenaInUseError:
     """The error for a name that is taken."""
     return ArenaInUseError(
-        f"{path} is in use by a living process; attach to it, close it there, or choose another "
-        "name",
+        f"{path} is in use by {by}; attach to it, close it there, end what has it open, or choose "
+        "another name",
         path=path,
     )
 

@@ -11,7 +11,7 @@ import fcntl
 import os
 
 from shmtable.errors import ArenaInUseError
-from shmtable.shm import files, header
+from shmtable.shm import files, header, look
 from shmtable.shm.places import name_lock, shared_prefix
 
 
@@ -56,7 +56,7 @@ def clear_name(path: str, *, keep_finished: bool) -> None:
             f"{path} exists already; attach to it, remove the file, or choose another name",
             path=path,
         )
-    raise files.in_use(path)
+    raise files.in_use(path, look.users_named(path))
 
 
 def remove_unused(path: str, *, keep_finished: bool = False) -> bool:

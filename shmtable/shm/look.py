@@ -12,7 +12,9 @@ from contextlib import suppress
 from types import TracebackType
 
 from shmtable.errors import ArenaDamagedError, ArenaError
-from shmtable.shm import files, header, places
+from shmtable.shm import files, header, places, process
+
+_MOST_NAMED = 4
 
 
 class Look:
@@ -142,3 +144,21 @@ def users() -> dict[files.Key, list[tuple[int, int]]]:
                             key = files.key_of(os.stat(f"{folder}/{number}"))
                             found.setdefault(key, []).append((pid, int(number)))
     return found
+
+
+def users_named(path: str) -> str:
+    """Which of this user's processes have an arena file open, for messages."""
+    pids: set[int] = set()
+    with suppress(OSError):
+        pids = {pid for pid, _ in users().get(files.key_of(os.lstat(path)), [])}
+    if not pids:
+        return "another process"
+    shown = [_named(pid) for pid in sorted(pids)]
+    more = f" and {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
+    return ", ".join(shown[:_MOST_NAMED]) + more
+
+
+def _named(pid: int) -> str:
+    if pid == os.getpid():
+        return "this process"
+    return f"process {pid} ({process.command(pid) or 'command unknown'})"

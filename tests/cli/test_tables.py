@@ -193,8 +193,24 @@ def test_a_table_with_classes_of_ones_own_can_be_looked_at(make_table, unique_na
     assert "'OwnMapper' is not known to this program" in err
 
 
+@pytest.mark.parametrize("command", ["stat", "check", "report"])
+def test_the_only_table_in_use_need_not_be_named(make_table, tmp_path, command: str) -> None:
+    if command == "report":
+        pytest.importorskip("matplotlib")
+    here = ("--directory", str(tmp_path), "--json")
+    more = ("--watch", "0", "-o", str(tmp_path / "page.html")) if command == "report" else ()
+    _, err = shmtable(command, *here, *more, code=1)
+    assert "no table is in use; 'shmtable ls' lists" in err
+    fill(make_table(name="one", directory=str(tmp_path)))
+    make_table(name="old", directory=str(tmp_path)).close()  # at rest
+    assert json.loads(shmtable(command, *here, *more)[0])["name"] == "one"
+    make_table(name="two", directory=str(tmp_path))
+    _, err = shmtable(command, *here, *more, code=1)
+    assert "2 tables are in use; give the name of one: one, two" in err
+
+
 def test_what_it_was_called_with_is_explained() -> None:
-    _, err = shmtable("stat", code=2)
+    _, err = shmtable("rm", code=2)
     assert "NAME" in err
     _, err = shmtable("bench", "--seconds", "0", code=2)
     assert "0 is not between" in err

@@ -52,7 +52,7 @@ def test_a_table_that_nobody_changes_has_no_rates(make_table, unique_name) -> No
     assert found["rates"]["transitions_added_per_s"] == 0
     assert found["rates"]["replay_ratio"] is None and found["rates"]["oldest_age_s"] is None
     _, err = shmtable("top", f"{name}-no", code=1)
-    assert "does not exist" in err and err.count("\n") == 1
+    assert "check its name by 'shmtable ls'" in err and err.count("\n") == 1
 
 
 def test_it_ends_by_itself_when_the_last_process_is_killed(make_table) -> None:

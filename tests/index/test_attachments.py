@@ -109,7 +109,9 @@ def test_an_entry_describes_itself(crowd: Crowd) -> None:
 
 def test_the_company_for_a_message(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     first = crowd.join(10)
-    assert first.company() == "no other process has the table open"
+    assert first.company() == (
+        "no other process has the table open: see whether the others run, and were passed it"
+    )
     crowd.join(11)
     assert first.company() == (
         "1 other process has the table open, 0 of them added to it: pid 11 (alive, never added)"

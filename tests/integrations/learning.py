@@ -1,8 +1,10 @@
 """Do DQN and SAC learn with the shared buffer as with their own? Same seeds, side by side.
 
-``python -m tests.integrations.learning --output FILE.json --picture FILE.svg`` takes half an hour.
-Each run is evaluated on environments of its own, with the deterministic policy, at regular
-intervals; the picture has a thin line per seed and a thick one for their mean.
+``python -m tests.integrations.learning --output FILE.json --picture FILE.svg`` takes an hour. Each
+run is evaluated on environments of its own, with the deterministic policy, at regular intervals;
+the picture has a thin line per seed and a thick one for their mean. The figures are written after
+every run, and a run that the file has already is not made again: what was stopped goes on, and more
+seeds can be added.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "algorithm": DQN,
         "environment": "CartPole-v1",
         "steps": 50_000,
+        "seeds": 8,
         "options": {
             "learning_rate": 2.3e-3,
             "batch_size": 64,
@@ -49,6 +52,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "algorithm": SAC,
         "environment": "Pendulum-v1",
         "steps": 6_000,
+        "seeds": 3,
         "options": {"learning_rate": 1e-3, "learning_starts": 500},
     },
 }
@@ -110,9 +114,12 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 
 
 def differences(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Shared less own, over the second half of training, seed by seed."""
+    """Shared less own, over the second half of training and at its end, seed by seed."""
     lines = []
     for name, buffers in found.items():
+        for buffer, runs in buffers.items():
+            last = np.array([run["returns"][-1] for run in runs])
+            lines.append(f"{name} {buffer}: at the end {last.mean():.0f} ({last.std():.0f})")
         own, shared = (
             np.array([np.mean(run["returns"][POINTS // 2 :]) for run in buffers[buffer]])
             for buffer in ("own", "shared")
@@ -150,27 +157,31 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]], path: str) -> None:
 def main() -> None:
     """Parses the arguments, trains everything, shows and writes what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="for each of them; usually 8 for DQN, 3 for SAC")
     parser.add_argument("--only", choices=TASKS, help="leave the other one out")
     parser.add_argument("--share", type=float, default=1.0, help="of the usual number of steps")
-    parser.add_argument("--output", help="a JSON file for the figures")
+    parser.add_argument("--output", help="a JSON file for the figures; begun or to be continued")
     parser.add_argument("--picture", help="a file for the curves")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    if options.output and Path(options.output).exists():
+        found = json.loads(Path(options.output).read_text())
     for name, task in TASKS.items():
         if options.only not in (None, name):
             continue
-        found[name] = {buffer: [] for buffer in BUFFERS}
-        for seed in range(options.seeds):
+        runs = found.setdefault(name, {buffer: [] for buffer in BUFFERS})
+        for seed in range(options.seeds or task["seeds"]):
             for buffer in BUFFERS:
+                if seed < len(runs[buffer]):
+                    continue
                 run = curve(task, buffer, seed, int(task["steps"] * options.share))
-                found[name][buffer].append(run)
+                runs[buffer].append(run)
                 print(name, buffer, seed, [round(one, 1) for one in run["returns"]], flush=True)
+                if options.output:
+                    Path(options.output).write_text(json.dumps(found, indent=1))
     print(table(found))
     print(differences(found))
-    if options.output:
-        Path(options.output).write_text(json.dumps(found, indent=1))
     if options.picture:
         draw(found, options.picture)
 

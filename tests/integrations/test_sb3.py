@@ -199,6 +199,12 @@ def test_other_processes_see_what_was_flushed(make_buffer) -> None:
         assert len(rows(buffer.sample(1000))) == 40
 
 
+def test_it_says_what_is_in_it(make_buffer) -> None:
+    buffer = make_buffer(1000, BOX, ACTIONS["discrete"], n_envs=2)
+    assert repr(buffer).startswith("ShmReplayBuffer(<ArrayMemoryTable (unnamed): 0 of ")
+    assert repr(buffer).endswith(", n_envs=2)")
+
+
 def test_extend_and_reset(make_buffer) -> None:
     buffer = make_buffer(100, BOX, ACTIONS["discrete"], n_envs=2, device="cpu")
     steps = [Stream(BOX, ACTIONS["discrete"], 2).step() for _ in range(6)]

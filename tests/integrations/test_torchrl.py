@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import partial
 
@@ -120,6 +121,12 @@ def test_windows_are_of_one_trajectory_and_in_order(make_table, batches, kind) -
     assert set(info) == {"index"}
     assert buffer.can_sample()
     assert not TableReplayBuffer(buffer.table, sequence_length=400).can_sample(400)
+
+
+def test_it_says_what_is_in_it(make_table, batches) -> None:
+    buffer = TableReplayBuffer(table_for(make_table, batches[0][0]), batch_size=32)
+    buffer.extend(batches[0][0])
+    assert re.search(r"^TableReplayBuffer\(<.*200 of 10000 .*, batch_size=32\)$", repr(buffer))
 
 
 def test_single_transitions_are_added_too(make_table, batches) -> None:

@@ -153,7 +153,7 @@ def test_a_queue_goes_by_what_there_is() -> None:
         (lambda: SampleToInsertRatio(1, 1, (0, float("inf"))), r"error_buffer is \(0, inf\)"),
         (lambda: SampleToInsertRatio(1, 1, 0.9), r"error_buffer of at least 1\b"),
         (lambda: SampleToInsertRatio(3, 10, 1.9), r"error_buffer of at least 2\b"),
-        (lambda: SampleToInsertRatio(1, 1, (5, 1)), "is -4 wide"),
+        (lambda: SampleToInsertRatio(1, 1, (5, 1)), r"error_buffer=\(5, 1\) leaves -4 from"),
         (lambda: SampleToInsertRatio(1, 1, 5, per="x"), "per is 'x'"),
     ],
 )

@@ -120,7 +120,9 @@ def test_several_at_once_stop_where_the_limiter_says(make_table: MakeTable) -> N
 def test_what_could_block_both_sides_is_refused(make_table: MakeTable) -> None:
     table = make_table(limiter=SampleToInsertRatio(1.0, 10, 15))
     add(table, 0, 6, 6)
-    with pytest.raises(SpecError, match=r"6 \* 1 \+ 25 is 31.* 30 wide.*error_buffer of at least"):
+    with pytest.raises(
+        SpecError, match=r"6 \* 1 \+ 25 is 31, and error_buffer=15 leaves 30 .* at least 15.5"
+    ):
         table.sample(5, 5, timeout_s=LONG_S)
     assert not table.can_sample(5, 5) and table.can_sample(4, 3)
     table.sample(4, 3)

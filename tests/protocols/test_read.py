@@ -214,7 +214,7 @@ def test_waiting_has_an_end(make_table: MakeTable) -> None:
         table.sample(1, 1, timeout_s=0.02)
     assert str(caught.value) == (
         "waited 0.02 s for something to sample: the table is empty; "
-        "no other process has the table open"
+        "no other process has the table open: see whether the others run, and were passed it"
     )
     assert isinstance(caught.value, TimeoutError)
 

@@ -82,6 +82,7 @@ def test_everything_is_drawn_and_said(make_table, write) -> None:
         assert f"<h3>{title}</h3>" in text and f">{title}</title>" in text
     assert "From 10 % to 10 % of maxlen" in text
     assert "5 in all, 20 to 20 (transitions)" in text
+    assert ">20</text>" in text and ">20.2</text>" not in text  # no fractions of a transition
     assert "PrioritizedSampleStrategy(alpha=0.6" in text
     assert "#010203" not in text and "currentColor" in text
 

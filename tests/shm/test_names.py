@@ -13,7 +13,7 @@ from shmtable.errors import (
     ArenaError,
     ArenaInUseError,
 )
-from shmtable.shm import header, process
+from shmtable.shm import files, header, look, process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from tests.shm.helpers import DESCRIPTION, small_plan
@@ -46,6 +46,21 @@ def test_the_owner_does_not_remove_another_ones_file(make_arena, unique_name) ->
     arena.close()
     assert path.read_bytes() == b"somebody else's"
     path.unlink()
+
+
+def test_who_uses_a_name_is_said(make_arena, unique_name, monkeypatch) -> None:
+    name = unique_name()
+    path = str(make_arena(name=name).path)
+    with pytest.raises(ArenaInUseError, match=r"is in use by this process; attach to it, close"):
+        make_arena(name=name)
+    key = files.key_of(os.lstat(path))
+    crowd = {key: [(1, 3), (1, 4), *((2**22 + n, 3) for n in range(5))]}
+    monkeypatch.setattr(look, "users", lambda: crowd)
+    text = look.users_named(path)
+    assert text.startswith("process 1 (") and text.endswith("(command unknown) and 2 more")
+    monkeypatch.setattr(look, "users", lambda: {})  # no /proc, or another user's
+    with pytest.raises(ArenaInUseError, match="is in use by another process; attach to it"):
+        make_arena(name=name)
 
 
 def test_a_table_on_disk_stays(make_arena: Callable[..., Arena], tmp_path: Path) -> None:

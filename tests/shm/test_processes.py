@@ -261,7 +261,7 @@ def test_what_a_killed_owner_left(way: str, unique_name, make_arena) -> None:
         member = crew.add(create, name)
         crew.go()
         path = member.hear()
-        with pytest.raises(ArenaInUseError, match="is in use by a living process"):
+        with pytest.raises(ArenaInUseError, match=rf"is in use by process {member.pid} \(.+\);"):
             make_arena(name=name)
         assert not sweep_of(path)
         member.kill()

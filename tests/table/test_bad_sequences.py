@@ -266,7 +266,8 @@ def test_a_sample_that_did_not_come_in_time(table: ArrayMemoryTable) -> None:
         table.sample(4, 6, timeout_s=0.01)
     assert str(caught.value) == (
         "waited 0.01 s for something to sample: sequence_length is 6, the longest of 3 sequences "
-        "has 5 transitions; no other process has the table open"
+        "has 5 transitions; no other process has the table open: see whether the others run, "
+        "and were passed it"
     )
 
 

@@ -79,6 +79,15 @@ def test_two_samples_share_no_memory(make_table: MakeTable) -> None:
     assert not any(column.is_shared() for column in first.values())
 
 
+def test_a_column_that_is_not_there_is_named_with_those_that_are(make_table: MakeTable) -> None:
+    table = make_table()
+    table.add_sequence(1, small_sequence(1, 5))
+    batch = table.sample(2, 2)
+    with pytest.raises(KeyError, match="no column 'reward'; it has obs, next_obs, actions"):
+        batch["reward"]
+    assert "reward" not in batch and batch.get("reward") is None
+
+
 def test_batch_time_has_an_axis_for_each(make_table: MakeTable) -> None:
     columns = [
         *small_columns(),
