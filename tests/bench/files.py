@@ -21,6 +21,7 @@ from tests.bench.cases import SEQUENCE_LENGTH, Case, columns, random_sequence
 from tests.bench.measure import Timing
 
 _CALM_S = 3.0
+_LEAST_S = 1.0
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -72,16 +73,18 @@ def beside_storing(transitions: int, parent: Path, rounds: int) -> Timing:
     busy: list[float] = []
     with _full_table(transitions, parent) as (table, sequence, folder):
         context = multiprocessing.get_context("spawn")
-        stop, times = context.Event(), f"{folder}/times.npy"
-        writer = context.Process(target=_add_until, args=(table, stop, times), daemon=True)
+        runs, stop, times = context.Event(), context.Event(), f"{folder}/times.npy"
+        writer = context.Process(target=_add_until, args=(table, runs, stop, times), daemon=True)
         writer.start()
         marks = []
-        time.sleep(_CALM_S)  # until it runs
+        runs.wait()
         for _ in range(rounds):
             begin = time.perf_counter()
             time.sleep(_CALM_S)
             middle = time.perf_counter()
             table.store(f"{folder}/table")
+            while time.perf_counter() < middle + _LEAST_S:  # a small table is stored at once
+                table.store(f"{folder}/table")
             marks.append((begin, middle, time.perf_counter()))
         stop.set()
         writer.join()
@@ -118,7 +121,7 @@ def _full_table(
         yield table, sequence, folder
 
 
-def _add_until(table: ArrayMemoryTable, stop: Event, path: str) -> None:
+def _add_until(table: ArrayMemoryTable, runs: Event, stop: Event, path: str) -> None:
     sequence = random_sequence(np.random.default_rng(1))
     times = []
     for identity in itertools.count():
@@ -127,6 +130,7 @@ def _add_until(table: ArrayMemoryTable, stop: Event, path: str) -> None:
         begin = time.perf_counter()
         table.add_sequence(identity, sequence)
         times.append((begin, time.perf_counter() - begin))
+        runs.set()
     np.save(path, np.array(times))
 
 

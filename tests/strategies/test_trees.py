@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shmtable.strategies import MinTree, SumTree, tree_states
+from shmtable.strategies import trees as trees_module
 from tests.strategies.chance import LEAST_P, p_value
 
 Array = npt.NDArray[Any]
@@ -173,3 +174,9 @@ def test_no_drift_over_ten_million_updates() -> None:
     for now, then in zip(levels(sums), before, strict=True):
         # An ulp, where the library adds up few blocks in another order than many.
         np.testing.assert_allclose(now, then, rtol=1e-15)
+
+
+@pytest.mark.parametrize("count", [1, 1024, 1025, 5000])
+def test_sums_within_blocks_however_many_there_are(count: int) -> None:
+    blocks = np.random.default_rng(0).random((count, trees_module.FANOUT))
+    assert np.allclose(trees_module._prefixes(blocks), blocks.cumsum(1), rtol=1e-13)
