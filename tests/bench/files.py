@@ -77,7 +77,7 @@ def beside_storing(transitions: int, parent: Path, rounds: int) -> Timing:
         writer = context.Process(target=_add_until, args=(table, runs, stop, times), daemon=True)
         writer.start()
         marks = []
-        runs.wait()
+        runs.wait(120)
         for _ in range(rounds):
             begin = time.perf_counter()
             time.sleep(_CALM_S)
