@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from shmtable.shm.opened import Opened
+
 Hook = Callable[[], None]
 
 
@@ -77,15 +79,12 @@ def is_gone(pid: int, start: int) -> bool:
         if open_pidfd is None:
             os.kill(pid, 0)  # ESRCH: not even a zombie; a zombie may still have running threads
         else:
-            descriptor = open_pidfd(pid)
-            try:
+            with Opened(open_pidfd, pid) as opened:
                 # Readable once the whole thread group has exited, be it reaped or not.
                 poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
+                poll.register(opened.fd, select.POLLIN)
                 if poll.poll(0):
                     return True
-            finally:
-                os.close(descriptor)
     except ProcessLookupError:
         return True
     except OSError:
@@ -103,22 +102,21 @@ class Watch:
 
     def __init__(self, other: ProcessId) -> None:
         self._other = other
-        self._descriptor = -1
+        self._opened: Opened | None = None
         open_pidfd = getattr(os, "pidfd_open", None)
         with suppress(OSError):  # refused or unknown: asked by its number then
             if open_pidfd is not None:
-                self._descriptor = open_pidfd(other.pid)
-                # With this object, and not before: another thread may be looking.
-                weakref.finalize(self, os.close, self._descriptor)
+                # Closed with this object, and not before: another thread may be looking.
+                self._opened = Opened(open_pidfd, other.pid)
         # Afterwards: the number may have been another process's by then.
         self._ended = is_gone(other.pid, other.start)
 
     def is_gone(self) -> bool:
         """Whether the kernel proves that the process has ended; see the function ``is_gone``."""
         if not self._ended:
-            if self._descriptor >= 0:
+            if self._opened is not None:
                 poll = select.poll()
-                poll.register(self._descriptor, select.POLLIN)
+                poll.register(self._opened.fd, select.POLLIN)
                 self._ended = bool(poll.poll(0))
             else:
                 self._ended = is_gone(self._other.pid, self._other.start)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from shmtable.index import fields as f
 from shmtable.index import Attachments, findings_locked
+from shmtable.index import fields as f
 from shmtable.shm.header import DIRTY
 from tests.index.worlds import World, churned
 

@@ -24,7 +24,7 @@ from shmtable import (
 from shmtable.index import Request, Reservation
 from shmtable.index import fields as f
 from shmtable.index.owners import Sweeps
-from shmtable.protocols import write
+from shmtable.protocols import Core, write
 from tests.table.snapshots import content, everything
 from tests.tables import small_sequence, torn_windows
 
@@ -258,6 +258,11 @@ def test_what_an_interrupt_abandoned_is_given_back_by_the_next_sample(
     assert table.stats().writing_transitions == 0
 
 
+def abandon(core: Core) -> None:
+    request = Request(5, 25, 26, 0, False)
+    core.guard.run(core.index.reserve_locked, request, core.victims_locked, sys._getframe())
+
+
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 def test_what_an_interrupt_abandoned_is_nobodys_once_the_table_is_let_go(
     make_table: MakeTable, unique_name: Callable[[], str], how: str
@@ -265,17 +270,11 @@ def test_what_an_interrupt_abandoned_is_nobodys_once_the_table_is_let_go(
     name = unique_name()
     others = make_table(maxlen=30, name=name)
     table = ArrayMemoryTable.attach(name)
-    core = table._core
-
-    def call() -> None:
-        request = Request(5, 25, 26, 0, False)
-        core.guard.run(core.index.reserve_locked, request, core.victims_locked, sys._getframe())
-
-    call()
+    abandon(table._core)
     if how == "closed":
         table.close()
         assert others.stats().writing_transitions == 0
-    del table, core, call
+    del table
     gc.collect()
     with ArrayMemoryTable.attach(name) as again:
         add(again, 5, length=30, timeout_s=0)
