@@ -93,6 +93,12 @@ def is_gone(pid: int, start: int) -> bool:
     return 0 not in (start, now) and start != now
 
 
+def processors() -> int:
+    """On how many processors this process may run, at least 1."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
 class Watch:
     """Watches for the end of another process, at the cost of one system call a look.
 

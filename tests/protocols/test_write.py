@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import sys
@@ -24,7 +23,7 @@ from shmtable import (
 from shmtable.index import Request, Reservation
 from shmtable.index import fields as f
 from shmtable.index.owners import Sweeps
-from shmtable.protocols import Core, write
+from shmtable.protocols import write
 from tests.table.snapshots import content, everything
 from tests.tables import small_sequence, torn_windows
 
@@ -256,57 +255,6 @@ def test_what_an_interrupt_abandoned_is_given_back_by_the_next_sample(
     call()
     table.sample(1, 1)
     assert table.stats().writing_transitions == 0
-
-
-def abandon(core: Core) -> None:
-    request = Request(5, 25, 26, 0, False)
-    core.guard.run(core.index.reserve_locked, request, core.victims_locked, sys._getframe())
-
-
-@pytest.mark.parametrize("how", ["closed", "dropped"])
-def test_what_an_interrupt_abandoned_is_nobodys_once_the_table_is_let_go(
-    make_table: MakeTable, unique_name: Callable[[], str], how: str
-) -> None:
-    name = unique_name()
-    others = make_table(maxlen=30, name=name)
-    table = ArrayMemoryTable.attach(name)
-    abandon(table._core)
-    if how == "closed":
-        table.close()
-        assert others.stats().writing_transitions == 0
-    del table
-    gc.collect()
-    with ArrayMemoryTable.attach(name) as again:
-        add(again, 5, length=30, timeout_s=0)
-
-
-def test_closing_leaves_alone_what_another_thread_is_adding(
-    make_table: MakeTable, unique_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = unique_name()
-    others = make_table(maxlen=30, name=name)
-    table = ArrayMemoryTable.attach(name)
-    begun, go_on = threading.Event(), threading.Event()
-    original = table._core.storage.write
-
-    def copy(start: int, slot: int, prepared: Any) -> None:
-        begun.set()
-        go_on.wait()
-        original(start, slot, prepared)
-
-    monkeypatch.setattr(table._core.storage, "write", copy)
-    adding = threading.Thread(target=add, args=(table, 5))
-    adding.start()
-    begun.wait()
-    table.close()
-    gc.collect()
-    with ArrayMemoryTable.attach(name) as again:
-        assert again._core.guard.run(again._core.index.sweep_locked) == 0
-        with pytest.raises(DuplicateIdentityError):
-            add(again, 5)
-        go_on.set()
-        adding.join()
-        assert others.identities().tolist() == [5]
 
 
 def test_a_slot_taken_away_while_copying_is_lost_with_an_error(
