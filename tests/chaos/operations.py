@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shmtable import ArrayMemoryTable, SamplePoints
+from shmtable import ArrayMemoryTable, SamplePoints, SampleToInsertRatio
 from shmtable.index import fields as f
 from tests.chaos.content import Content, Entry, add
 from tests.chaos.scenario import MAXLEN, Operation, Scenario, Stages
@@ -145,6 +145,10 @@ def taken_by_three(before: Content) -> list[Content]:
 def set_free(table: ArrayMemoryTable) -> None:
     """Let adds eject instead of waiting to be sampled."""
     table.limiter = None
+
+
+def pace(table: ArrayMemoryTable) -> None:
+    table.limiter = SampleToInsertRatio(2.0, 1, 10_000, per="sequence")
 
 
 def wait_long(table: ArrayMemoryTable) -> None:

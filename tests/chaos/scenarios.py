@@ -24,6 +24,7 @@ from tests.chaos.operations import (
     adding,
     ejecting_only,
     make_file,
+    pace,
     remove,
     removing,
     resized,
@@ -179,6 +180,8 @@ SCENARIOS = (
         options=STACKED,
         free=set_free,
     ),
+    Scenario("set a limiter", pace, unchanged, repeatable=True),
+    Scenario("set another limiter", pace, unchanged, options=QUEUED, repeatable=True),
     Scenario("count what was waited", wait_long, unchanged, repeatable=True),
     Scenario(
         "add with a sequence's priority",

@@ -9,17 +9,19 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from shmtable import ArrayMemoryTable
+from shmtable.shm.places import SUFFIX
 from tests.interrupts import cut_off
 from tests.multiprocess import content
 from tests.multiprocess.recipe import Crew
 from tests.shm.helpers import descriptors
 
-CALLS = ("create", "attach", "unpickle", "store", "restore")
+CALLS = ("create", "attach", "unpickle", "store", "restore", "create a file", "attach a file")
 # Where something is taken or given back; in the rest, there is nothing yet or still to be lost.
 FILES = tuple(
     f"shmtable/{name}.py"
@@ -31,7 +33,9 @@ FILES = tuple(
         "index/attachments",
         "protocols/core",
         "protocols/disk",
+        "protocols/restore",
         "shm/arena",
+        "shm/durable",
         "shm/files",
         "shm/opened",
         "shm/parting",
@@ -42,8 +46,23 @@ EACH = 300  # beyond, which is a file's being read, not every one
 
 def _make(call: str, name: str, path: str) -> tuple[Callable[[], object], ArrayMemoryTable | None]:
     """The call, and the table that it is about."""
+    folder = os.path.dirname(path)
+
+    def make_file() -> None:
+        content.make(maxlen=60, name=name, directory=folder).close()
+
+    def make_file_anew() -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name + SUFFIX))
+        make_file()
+
     if call == "create":
         return lambda: content.make(maxlen=60, name=name).close(), None
+    if call == "create a file":
+        return make_file_anew, None
+    if call == "attach a file":
+        make_file()
+        return lambda: ArrayMemoryTable.attach(name, directory=folder).close(), None
     table = content.make(maxlen=60, name=name)
     table.add_sequence(1, content.sequence(1, 10))
     table.store(path)
@@ -93,7 +112,7 @@ def _sweep(call: str, name: str, path: str) -> tuple[int, list[str]]:
     return point, left
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.replace(" ", "-"))
 def test_cut_off_at_any_point_a_call_leaves_nothing_taken(
     unique_name: Callable[[], str], tmp_path: Path, call: str
 ) -> None:
