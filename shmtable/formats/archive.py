@@ -65,6 +65,8 @@ class Archive:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                self.refuse("is no regular file")
             self._opened = Opened(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise FileMissingError(

@@ -91,5 +91,11 @@ def _drop_from_cache(path: str) -> None:
 
 def _sync_folder(folder: str) -> None:
     # Otherwise a power cut could bring back the old name of the new file.
-    with Opened(os.open, folder, os.O_RDONLY | os.O_DIRECTORY) as opened:
-        os.fsync(opened.fd)
+    opened: list[int] = []
+    try:
+        # In one go, as ``Opened`` does, which takes no folder.
+        opened.extend(map(os.open, [folder], [os.O_RDONLY | os.O_DIRECTORY]))
+        os.fsync(opened[0])
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)

@@ -112,8 +112,9 @@ class Watch:
         open_pidfd = getattr(os, "pidfd_open", None)
         with suppress(OSError):  # refused or unknown: asked by its number then
             if open_pidfd is not None:
-                # Closed with this object, and not before: another thread may be looking.
                 self._opened = Opened(open_pidfd, other.pid)
+                # With this object, and not before: another thread may be looking.
+                weakref.finalize(self, self._opened.close)
         # Afterwards: the number may have been another process's by then.
         self._ended = is_gone(other.pid, other.start)
 
