@@ -68,9 +68,13 @@ class Crew:
         self._args = args
 
     def __enter__(self) -> Crew:
-        with ctrl_c_later():
-            for index in range(self._count):
-                self._start(index)
+        try:
+            with ctrl_c_later():
+                for index in range(self._count):
+                    self._start(index)
+        except BaseException:  # one that cannot be started, or the Ctrl-C held back meanwhile
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing.util
 import os
 import threading
-from collections import deque
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from shmtable.errors import SpecError
@@ -15,13 +18,18 @@ from shmtable.protocols.wait import WaitStoppedError, stoppable
 from shmtable.shm.guard import is_inside_any
 
 T = TypeVar("T")
+_LOGGER = logging.getLogger("shmtable")
+LOOK_EVERY_S = 0.5  # how soon either side notices what it was not woken up for
+END_S = 60.0  # to wait for a thread that is busy: as long as for a lock
 
 
 class Prefetch(Generic[T]):
     """An iterator over things that a thread of its own makes ahead, in order.
 
     The thread ends with ``close``, with the last thing, with an error (which ``next`` raises after
-    what was made before it), and as the process ends. It is started by the first ``next``.
+    what was made before it), soon after nobody has the iterator any more, and as the process ends.
+    It is started by the first ``next``. An interrupt, wherever it comes, may cost the thing that
+    was being taken, and no more.
 
     Args:
         make: makes the next thing; called by the thread only. What it waits for in a table is
@@ -31,17 +39,9 @@ class Prefetch(Generic[T]):
     """
 
     def __init__(self, make: Callable[[], T], ahead: int, count: int | None = None) -> None:
-        self._make = make
-        self._ahead = ahead
-        self._count = count
-        self._made: deque[T] = deque()
-        self._error: BaseException | None = None
-        self._is_done = False
-        # Reentrant, as the collector may close another one from anywhere in this thread.
-        self._changed = threading.Condition(threading.RLock())
-        self._stop = threading.Event()
+        self._work = _Work(make, ahead, count, weakref.ref(self))
         self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
+        self._is_started = False
         self._at_child_exit: multiprocessing.util.Finalize | None = None
 
     def __iter__(self) -> Prefetch[T]:
@@ -52,73 +52,141 @@ class Prefetch(Generic[T]):
             raise SpecError(
                 "this iterator's thread is in the process that was forked; make a new iterator here"
             )
-        if self._thread is None and not self._stop.is_set():
+        work = self._work
+        if not self._is_started and not work.is_called_off:
             self._start()
-        with self._changed:
-            while not self._made and not self._is_done:
-                self._changed.wait()
-            if self._made:
-                self._changed.notify_all()
-                return self._made.popleft()
-            error, self._error = self._error, None
+        while not work.is_called_off:
+            # In this order: what was put before the end is there after it.
+            is_over = work.is_over
+            try:
+                (made,) = work.made.get(not is_over, LOOK_EVERY_S)
+            except Empty:
+                if is_over:
+                    break
+            except ValueError:
+                continue  # woken up by the end
+            else:
+                if work.room.empty():
+                    work.room.put(None)
+                return made
         self.close()
-        if error is not None:
+        if work.error is not None:
+            error, work.error = work.error, None
             raise error  # with the thread's own frames in its traceback
         raise StopIteration
 
     def close(self) -> None:
-        """Drop what was made, and end the thread; safe to call twice."""
-        if os.getpid() != self._pid:
-            return  # the thread was not forked, and its lock may have been held
-        self._stop.set()
-        with self._changed:
-            self._is_done = True
-            self._made.clear()
-            self._changed.notify_all()
-        thread = self._thread
-        # The collector may come by here while a table's lock is held for which the thread waits,
-        # or in the thread itself. It ends all the same.
-        if thread not in (None, threading.current_thread()) and not is_inside_any():
-            thread.join()
-        atexit.unregister(self.close)
-        if self._at_child_exit is not None:
-            self._at_child_exit.cancel()
+        """Drop what was made, and end the thread; safe to call twice.
+
+        A thread that is still busy after a minute is left to end by itself, and that is logged.
+        """
+        if os.getpid() == self._pid:  # the thread was not forked
+            self._work.end()
+            atexit.unregister(self._work.end)
+            if self._at_child_exit is not None:
+                self._at_child_exit.cancel()
 
     def _start(self) -> None:
         # A daemon, since an iterator that somebody still holds must not keep the process from
         # ending; but ended in good order, before tables are let go. Children of multiprocessing
         # leave without running atexit.
-        atexit.register(self.close)
-        self._at_child_exit = multiprocessing.util.Finalize(None, self.close, exitpriority=10)
-        thread = threading.Thread(target=self._run, name="shmtable-prefetch", daemon=True)
-        thread.start()
-        self._thread = thread  # only now: one that could not be started cannot be waited for
+        work = self._work
+        atexit.register(work.end)
+        self._at_child_exit = multiprocessing.util.Finalize(None, work.end, exitpriority=10)
+        # Cut off by an interrupt, it is started once more: one of the two finds nothing to do.
+        threading.Thread(target=work.run, name="shmtable-prefetch", daemon=True).start()
+        self._is_started = True
 
-    def _run(self) -> None:
+
+class _Work(Generic[T]):
+    """What the thread does. It does not keep the iterator, so as to see that nobody else does.
+
+    The two sides share nothing but what one bytecode or a C function changes: an interrupt can cut
+    off a ``with`` that takes a lock of Python's and leave the lock taken.
+
+    Args:
+        make, ahead, count: as for ``Prefetch``.
+        taker: the iterator.
+
+    Attributes:
+        made: what was made, each in a tuple of one; an empty tuple when there comes no more.
+        room: an entry wakes the thread up when something was taken.
+        error: what ``make`` has raised.
+        is_over: no more is made.
+        is_called_off: no more is wanted.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], T],
+        ahead: int,
+        count: int | None,
+        taker: weakref.ref[Prefetch[T]],
+    ) -> None:
+        self.made: SimpleQueue[tuple[T, ...]] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.error: BaseException | None = None
+        self.is_over = False
+        self.is_called_off = False
+        self._tasks = [make]  # for the first thread that comes
+        self._ahead = ahead
+        self._count = count
+        self._taker = taker
+        self._thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Make one after the other until they are no longer wanted: the thread."""
         try:
-            with stoppable(self._stop):
+            make = self._tasks.pop()
+        except IndexError:
+            return
+        self._thread = threading.current_thread()
+        try:
+            with stoppable(self._is_unwanted):
                 left = self._count
                 while left != 0 and self._has_room():
-                    self._put(self._make())
+                    self.made.put((make(),))
                     left = None if left is None else left - 1
         except WaitStoppedError:
             pass
         except BaseException as error:  # whatever it is belongs to whoever asks next
-            self._error = error
+            self.error = error
         finally:
-            with self._changed:
-                self._is_done = True
-                self._changed.notify_all()
+            self.is_over = True
+            self.made.put(())
+            if self._is_unwanted():
+                self._drop()
+
+    def end(self) -> None:
+        """Call the thread off, and wait for it where that is safe."""
+        self.is_called_off = True
+        self.room.put(None)
+        self._drop()
+        thread = self._thread
+        # The collector may come by here while a table's lock is held for which the thread waits,
+        # or in the thread itself. It ends all the same.
+        if thread in (None, threading.current_thread()) or is_inside_any():
+            return
+        thread.join(END_S)
+        if thread.is_alive():
+            _LOGGER.warning(
+                "the thread that makes batches ahead is still making one after %g s; it ends when "
+                "that is made: see that no adaptor waits without a limit",
+                END_S,
+            )
+
+    def _drop(self) -> None:
+        with suppress(Empty):
+            while True:
+                self.made.get_nowait()
+        self.made.put(())  # for another thread that waits for one
+
+    def _is_unwanted(self) -> bool:
+        return self.is_called_off or self._taker() is None
 
     def _has_room(self) -> bool:
         """Wait until there is room for one more; False when no more are wanted."""
-        with self._changed:
-            while len(self._made) >= self._ahead and not self._stop.is_set():
-                self._changed.wait()
-        return not self._stop.is_set()
-
-    def _put(self, made: T) -> None:
-        with self._changed:
-            if not self._stop.is_set():
-                self._made.append(made)
-                self._changed.notify_all()
+        while self.made.qsize() >= self._ahead and not self._is_unwanted():
+            with suppress(Empty):
+                self.room.get(timeout=LOOK_EVERY_S)
+        return not self._is_unwanted()

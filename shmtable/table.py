@@ -36,6 +36,8 @@ class ArrayMemoryTable(Steered):
     queues, or give it a ``name`` and ``attach`` to it from anywhere. A process may die at any
     moment without disturbing the others.
 
+    ``len`` counts transitions, yet an empty table is true: ``table or another`` is the table.
+
     Args:
         *columns: the columns; or give them as ``columns=[...]``.
         maxlen: most transitions in the table, at least 1; whole sequences are ejected for it.
@@ -295,6 +297,11 @@ class ArrayMemoryTable(Steered):
 
     def __len__(self) -> int:
         return self._core.size()
+
+    def __bool__(self) -> bool:
+        # A place to put things, which may be empty for now: ``table or another`` is this one, or
+        # a program would go on with a table of its own that nobody else knows.
+        return True
 
     def full(self) -> bool:
         """Whether the table has reached saturation: new adds may eject.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -82,3 +85,36 @@ def test_ctrl_c_is_held_back_and_not_lost(threads):
     assert finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+class Cargo:
+    """Travels to the members; something happens as it is packed for the second one."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        self._happens = happens
+        self._packed = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._packed += 1
+        if self._packed == 2:
+            self._happens()
+        return str, ("hello",)
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("happens", "error"), [(out_of_memory, MemoryError), (ctrl_c, KeyboardInterrupt)]
+)
+def test_a_crew_that_is_not_complete_is_ended(happens, error):
+    crew = Crew("actor", 3, members.greet, Cargo(happens))
+    with pytest.raises(error):
+        crew.__enter__()
+    assert len(crew) == 0
+    assert multiprocessing.active_children() == []

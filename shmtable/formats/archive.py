@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from shmtable.errors import FileDamagedError, FileMissingError, FileUnsafeError
+from shmtable.shm.opened import Opened
 
 _NEEDED = 45  # zip's version 4.5: sizes of 64 bits, the last thing of it that is known here
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -52,7 +53,7 @@ class Archive:
         path: of the file.
 
     Attributes:
-        path, descriptor: of the open file.
+        path: of the open file.
         members: by name.
 
     Raises:
@@ -64,14 +65,16 @@ class Archive:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                self.refuse("is no regular file")
+            self._opened = Opened(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise FileMissingError(
                 f"{path}: there is no such file; store() adds '.zip' to the path it is given",
                 path=path,
             ) from None
         try:
-            status = os.fstat(self.descriptor)
+            status = os.fstat(self._opened.fd)
             if not stat.S_ISREG(status.st_mode):
                 self.refuse("is no regular file")
             self._bytes = status.st_size
@@ -93,9 +96,12 @@ class Archive:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._opened.close()
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file; -1 once it is closed."""
+        return self._opened.fd
 
     def where(self, name: str) -> str:
         """File and member, for messages."""

@@ -11,6 +11,7 @@ import filelock
 
 from shmtable.errors import LockTimeoutError
 from shmtable.shm import process
+from shmtable.shm.opened import Opened
 
 MODE = 0o644
 _SUFFIX = ".partial"
@@ -54,18 +55,16 @@ def replacing(path: str, timeout_s: float = 600.0) -> Iterator[int]:
         _drop_from_cache(path)
         temporary = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, MODE)
         try:
-            os.fchmod(descriptor, MODE)  # whatever the umask: others may read it
-            yield descriptor
-            os.fsync(descriptor)
-            os.replace(temporary, path)
+            with Opened(os.open, temporary, flags, MODE) as opened:
+                os.fchmod(opened.fd, MODE)  # whatever the umask: others may read it
+                yield opened.fd
+                os.fsync(opened.fd)
+                os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        finally:
-            os.close(descriptor)
         _sync_folder(folder)
     finally:
         lock.release()
@@ -85,17 +84,18 @@ def _drop_from_cache(path: str) -> None:
     # the new one: memory that has just been in use is quicker to get than any other.
     if _advise is not None:
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                _advise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            with Opened(os.open, path, flags) as opened:
+                _advise(opened.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: str) -> None:
     # Otherwise a power cut could bring back the old name of the new file.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    opened: list[int] = []
     try:
-        os.fsync(descriptor)
+        # In one go, as ``Opened`` does, which takes no folder.
+        opened.extend(map(os.open, [folder], [os.O_RDONLY | os.O_DIRECTORY]))
+        os.fsync(opened[0])
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)

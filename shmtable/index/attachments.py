@@ -7,11 +7,12 @@ whether a process is alive is always asked of the kernel.
 from __future__ import annotations
 
 import time
+import weakref
 from typing import NamedTuple
 
 from shmtable.index import fields as f
 from shmtable.shm import process
-from shmtable.shm.header import PID_NAMESPACE
+from shmtable.shm.header import ID_HIGH, ID_LOW, PID_NAMESPACE
 
 ENTRIES = 256
 ENTRY_WORDS = 8
@@ -74,10 +75,17 @@ class Attachments:
         self._entries = entries
         self._base = -1  # of this process's entry
         self.number = -1
+        # Who is interrupted before it can leave, or never does, leaves all the same.
+        self._taken: list[tuple[int, int]] = []  # where, and which
+        weakref.finalize(self, _give_back, entries, self._taken).atexit = False
 
     def join_locked(self) -> int:
         """Take an entry; returns the number of this attachment, never given before."""
+        self.leave()  # what a call has taken that was interrupted
         number: int = self._words[f.NEXT_ATTACHMENT]
+        # Two copies of one file on disk, both attached here, count alike.
+        while _joined.setdefault(_key(self._words, number), self) is not self:
+            number += 1
         self._words[f.NEXT_ATTACHMENT] = number + 1
         me = process.current()
         if not can_tell(self._words):
@@ -93,6 +101,7 @@ class Attachments:
         entries[base + _JOINED_NS] = time.monotonic_ns()
         for word in (_ADDED_NS, _SAMPLED_NS, _SEQUENCES, _STEPS):
             entries[base + word] = 0
+        self._taken.append((base, number))
         entries[base + _PID] = me.pid
         self._base = base
         return number
@@ -104,12 +113,12 @@ class Attachments:
     def forget(self) -> None:
         """In a forked child: the entry is the parent's."""
         self._base = self.number = -1
+        self._taken.clear()
 
     def leave(self) -> None:
-        """Give this process's entry back."""
-        if self._is_mine():
-            self._entries[self._base + _PID] = 0
+        """Give this process's entry back; what it is writing stays its own."""
         self._base = -1
+        _give_back(self._entries, self._taken)
 
     def added(self, length: int) -> None:
         """Note a sequence of this process. Without an entry of its own, nothing is noted."""
@@ -180,10 +189,36 @@ class Attachments:
                 return base
         return -1
 
-    def _is_mine(self) -> bool:
-        # A forked child has its parent's object.
-        me, base, entries = process.current(), self._base, self._entries
-        return base >= 0 and (entries[base + _PID], entries[base + _START]) == (me.pid, me.start)
+
+# By table and number: those of this process that somebody still has.
+_joined: weakref.WeakValueDictionary[tuple[int, int, int], Attachments] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def _key(words: memoryview, number: int) -> tuple[int, int, int]:
+    return words[ID_LOW], words[ID_HIGH], number
+
+
+def _give_back(entries: memoryview, taken: list[tuple[int, int]]) -> None:
+    me = process.current()
+    for base, number in taken:
+        # A forked child has its parent's list.
+        mine = me.pid, me.start, number
+        if tuple(entries[base + word] for word in (_PID, _START, _NUMBER)) == mine:
+            entries[base + _PID] = 0
+    taken.clear()
+
+
+def is_let_go(words: memoryview, pid: int, start: int, number: int) -> bool:
+    """Whether an attachment was this process's, and nothing here could go on using it.
+
+    Closed is not enough: another thread may be in the middle of a call.
+    """
+    me = process.current()
+    if number < 0 or 0 in (start, me.start) or (pid, start) != (me.pid, me.start):
+        return False
+    return _key(words, number) not in _joined
 
 
 def can_tell(words: memoryview) -> bool:

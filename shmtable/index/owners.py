@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from shmtable.index import fields as f
 from shmtable.index.arrays import Arrays
-from shmtable.index.attachments import can_tell
+from shmtable.index.attachments import can_tell, is_let_go
 from shmtable.shm import process
 
 # All processes together: looking through a million slots takes some milliseconds.
@@ -35,7 +35,9 @@ class Reservation(NamedTuple):
 
 
 def owner_is_gone(arrays: Arrays, slot: int) -> bool:
-    """Whether the kernel proves that the slot's owner has ended; when in doubt, it lives.
+    """Whether the slot's owner has certainly ended; when in doubt, it lives.
+
+    The kernel proves it of another process; of this one's attachments it is known which are left.
 
     Believing a slow owner dead would let it copy into rows that somebody else has committed
     meanwhile, and nothing could detect that. Where processes of several pid namespaces share a
@@ -45,7 +47,10 @@ def owner_is_gone(arrays: Arrays, slot: int) -> bool:
         return False
     base = slot * f.SLOT_WORDS
     notes = arrays.note_words
-    return process.is_gone(notes[base + f.OWNER_PID], notes[base + f.OWNER_START])
+    owner = notes[base + f.OWNER_PID], notes[base + f.OWNER_START]
+    return process.is_gone(*owner) or is_let_go(
+        arrays.words, *owner, notes[base + f.OWNER_ATTACHMENT]
+    )
 
 
 class Reservations:

@@ -165,8 +165,7 @@ def refuse_what_is_no_table(path: str) -> None:
 def _first_word(path: str) -> int:
     opened = files.open_to_read(path)
     try:
-        fd = opened if isinstance(opened, int) else opened.fd
-        return int.from_bytes(os.pread(fd, 8, 8 * MAGIC), "little")
+        return int.from_bytes(os.pread(opened.fd, 8, 8 * MAGIC), "little")
     finally:
         files.close_read(opened)
 

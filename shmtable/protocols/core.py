@@ -345,8 +345,12 @@ class Core:
 
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""
-        self.attachments.leave()
-        self.arena.close()
+        try:
+            if len(self.index.reservations):  # of a call that was interrupted, perhaps: ended now
+                self.guard.run(self.index.abort_abandoned_locked)
+        finally:
+            self.attachments.leave()
+            self.arena.close()
 
     def classes(self) -> dict[str, type[Any]]:
         """The classes that a header names: another process may not know them by name."""

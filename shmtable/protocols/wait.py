@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shmtable.errors import RateLimitedError, WaitTimeoutError
@@ -21,16 +21,16 @@ class WaitStoppedError(WaitTimeoutError):
 
 
 @contextmanager
-def stoppable(stop: threading.Event) -> Iterator[None]:
-    """Within it, this thread's waiting for tables ends soon after ``stop`` is set.
+def stoppable(is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Within it, this thread's waiting for tables ends soon after ``is_stopped()`` is true.
 
     "Soon" is half a second, the longest that anybody sleeps before looking again.
     """
-    _of_this_thread.stop = stop
+    _of_this_thread.is_stopped = is_stopped
     try:
         yield
     finally:
-        del _of_this_thread.stop
+        del _of_this_thread.is_stopped
 
 
 class Wait:
@@ -58,8 +58,8 @@ class Wait:
 
     def sleep(self, seen: int) -> None:
         """Sleep until the bell rings, or for half a second, or until the time is up."""
-        stop: threading.Event | None = getattr(_of_this_thread, "stop", None)
-        if stop is not None and stop.is_set():
+        is_stopped: Callable[[], bool] | None = getattr(_of_this_thread, "is_stopped", None)
+        if is_stopped is not None and is_stopped():
             raise WaitStoppedError("the waiting was called off")
         left = LOCK_TIMEOUT_S
         if self.timeout_s is not None and self._began is not None:

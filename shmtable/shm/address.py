@@ -13,6 +13,7 @@ from typing import Any
 
 from shmtable.errors import ArenaNotFoundError
 from shmtable.shm import files, leftovers, process
+from shmtable.shm.opened import Opened
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Address:
         if files.read_header(fd, str(self)).id != self.id:
             raise ArenaNotFoundError("the descriptor is not that of the table")
         os.set_inheritable(fd, False)
-        return files.register(fd)
+        return files.register(Opened(int, fd))
 
 
 def _borrow(holder: Holder) -> files.Descriptor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from shmtable.errors import ArenaNotFoundError, SpecError
+from shmtable.errors import ArenaInUseError, ArenaNotFoundError, SpecError
 from shmtable.shm import address as addresses
 from shmtable.shm import durable, files, header, leftovers, look, places, process, robust, room
 from shmtable.shm import lock as locks
@@ -119,8 +119,15 @@ class Arena:
         path = places.random_path() if name is None else places.path_of(name, directory)
         with places.name_lock(path):
             leftovers.clear_name(path, keep_finished=directory is not None)
-            descriptor = files.open_file(path, create=True)
-            return cls(descriptor, path, name, directory)._build(plan, lock, prepare)
+            try:
+                descriptor = files.open_file(path, create=True)
+                return cls(descriptor, path, name, directory)._build(plan, lock, prepare)
+            except ArenaInUseError:
+                raise  # made by somebody who does not know of the name lock
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(path)
+                raise
 
     @classmethod
     def attach(
@@ -246,7 +253,7 @@ class Arena:
     # -- filling in ------------------------------------------------------------------------------
 
     def _build(self, plan: Plan, lock: str, prepare: Callable[[Arena], None] | None) -> Arena:
-        """Make the new file an arena, or remove it; the caller holds the name lock, if any."""
+        """Make the new file an arena; the caller holds the name lock, if any."""
         fd = self._descriptor.fd
         try:
             leftovers.share(fd)
@@ -257,9 +264,6 @@ class Arena:
                 prepare(self)
             self.words[header.MAGIC] = header.MAGIC_VALUE
         except BaseException:
-            if self.path is not None:
-                with suppress(FileNotFoundError):
-                    os.unlink(self.path)
             self._parting.now()
             raise
         self._arrange_parting(own=True)

@@ -27,6 +27,7 @@ from shmtable.errors import (
     SharedMemoryError,
 )
 from shmtable.shm import header, process
+from shmtable.shm.opened import Opened
 from shmtable.shm.places import side_path
 
 Key = tuple[int, int]
@@ -50,12 +51,13 @@ class Descriptor:
         spare: other descriptors of the file, closed with it.
     """
 
-    def __init__(self, fd: int, key: Key) -> None:
-        self.fd = fd
+    def __init__(self, opened: Opened, key: Key) -> None:
+        self._opened = opened
+        self.fd = opened.fd
         self.key = key
         self.users = 1
         self.afterwards: Callable[[], None] | None = None
-        self.spare: list[int] = []
+        self.spare: list[Opened] = []
         self._gates: dict[str, Any] = {}
         # Nothing to be given back: a call that is interrupted anywhere has let go all the same.
         self._in_use: InUse | None = InUse()
@@ -102,14 +104,16 @@ class Descriptor:
     def _close(self, _: object) -> None:
         with _registry_lock:
             _open_files.pop(self.key, None)
-            fd, self.fd = self.fd, -1
-            for number in (fd, *self.spare):
-                os.close(number)
+            self.fd = -1
+            self._opened.close()
+            for other in self.spare:
+                other.close()
         if self.afterwards is not None:
             self.afterwards()
 
 
-_open_files: dict[Key, Descriptor] = {}
+# Weakly: one that an interrupt kept from its user is nobody's, and is closed by the collector.
+_open_files: weakref.WeakValueDictionary[Key, Descriptor] = weakref.WeakValueDictionary()
 # Re-entrant because a finaliser may run inside it. Held for moments only, and never while
 # anything else is waited for.
 _registry_lock = threading.RLock()
@@ -118,7 +122,7 @@ _registry_lock = threading.RLock()
 def _renew_after_fork() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
-    for descriptor in _open_files.values():
+    for descriptor in list(_open_files.values()):
         descriptor.forget_gates()
 
 
@@ -136,17 +140,19 @@ def is_open(key: Key) -> bool:
         return key in _open_files
 
 
-def register(fd: int) -> Descriptor:
+def register(opened: Opened) -> Descriptor:
     """Take over a descriptor handed to this process or just opened; the caller is a user of it.
 
     A second number for a file that is open already stays open, unused: closing it would drop
     this process's record locks.
     """
     with _registry_lock:
-        key = key_of(os.fstat(fd))
+        key = key_of(os.fstat(opened.fd))
         known = _find_open(key)
         if known is None:
-            known = _open_files[key] = Descriptor(fd, key)
+            known = _open_files[key] = Descriptor(opened, key)
+        else:
+            known.spare.append(opened)
         return known
 
 
@@ -209,15 +215,11 @@ def open_file(path: str, *, magic_link: bool = False, create: bool = False) -> D
                 known = _find_open(key_of(status))
                 if known is not None:
                     return known
-            fd = os.open(path, flags, 0o600)
-            try:
-                if create:
-                    os.fchmod(fd, 0o600)  # whatever the umask took away
-                judge(os.fstat(fd), path)
-            except BaseException:
-                os.close(fd)
-                raise
-            return register(fd)
+            opened = Opened(os.open, path, flags, 0o600)
+            if create:
+                os.fchmod(opened.fd, 0o600)  # whatever the umask took away
+            judge(os.fstat(opened.fd), path)
+            return register(opened)
     except ArenaError:
         raise
     except OSError as error:
@@ -252,11 +254,11 @@ def create_nameless() -> Descriptor | None:
     if memfd_create is None:
         return None
     try:
-        fd = memfd_create("shmtable", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        opened = Opened(memfd_create, "shmtable", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         return None  # an old kernel or a sandbox
-    os.fchmod(fd, 0o600)
-    return register(fd)
+    os.fchmod(opened.fd, 0o600)
+    return register(opened)
 
 
 def lock_file(path: str | None, arena_file: Descriptor) -> Descriptor:
@@ -300,10 +302,10 @@ def read_header(fd: int, where: str) -> header.Header:
 # -- only to look ------------------------------------------------------------------------------
 
 
-def open_to_read(path: str, *, magic_link: bool = False) -> Descriptor | int:
-    """A private file of ours, for reading: what this process has open already, or a number.
+def open_to_read(path: str, *, magic_link: bool = False) -> Descriptor | Opened:
+    """A private file of ours, for reading: what this process has open already, or anew.
 
-    To be given back to ``close_read``. Who holds a number is no user of the file.
+    To be given back to ``close_read``. Who holds an ``Opened`` is no user of the file.
 
     Raises:
         ArenaNotFoundError, ArenaPermissionError: as ``open_file``.
@@ -316,31 +318,31 @@ def open_to_read(path: str, *, magic_link: bool = False) -> Descriptor | int:
             known = _find_open(key_of(status))
             if known is not None:
                 return known
-            fd = os.open(path, flags | (0 if magic_link else os.O_NOFOLLOW))
+            opened = Opened(os.open, path, flags | (0 if magic_link else os.O_NOFOLLOW))
         try:
-            judge(os.fstat(fd), path)
+            judge(os.fstat(opened.fd), path)
         except BaseException:
-            close_read(fd)
+            close_read(opened)
             raise
-        return fd
+        return opened
     except ArenaError:
         raise
     except OSError as error:
         raise _as_ours(error, path) from error
 
 
-def close_read(opened: Descriptor | int) -> None:
+def close_read(opened: Descriptor | Opened) -> None:
     """Give back what ``open_to_read`` returned.
 
-    Should this process have come to use the file meanwhile, a number stays open as long as that
-    lasts: the process's record locks would go with it.
+    Should this process have come to use the file meanwhile, it stays open as long as that lasts:
+    the process's record locks would go with it.
     """
     if isinstance(opened, Descriptor):
         opened.drop()
         return
     with _registry_lock:
-        known = _open_files.get(key_of(os.fstat(opened)))
+        known = _open_files.get(key_of(os.fstat(opened.fd)))
         if known is None:
-            os.close(opened)
+            opened.close()
         else:
             known.spare.append(opened)

@@ -15,7 +15,6 @@ Three things can go wrong around a lock in Python, and all are dealt with here.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import threading
 import time
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORK_PAUSE_S = 0.5e-3
 # So often a lock that is taken is asked for again before this thread goes to sleep: about 60 µs, in
-# which most sections end; being put to sleep and woken up takes as long. With one core, whoever has
-# the lock could not go on meanwhile.
-_TRIES = 100 if (os.cpu_count() or 1) > 1 else 0
+# which most sections end; being put to sleep and woken up takes as long. On one processor, whoever
+# has the lock could not go on meanwhile.
+_TRIES = 100
 _LABELS = {"table": "lock", "grow": "growth lock"}
 FORK_WAIT_S = 0.3  # a holder that takes longer is another process, and no harm to a fork
 
@@ -115,6 +114,7 @@ class Guard:
         "_release",
         "_repair",
         "_token",
+        "_tries",
         "_try",
         "_waited_ns",
         "_waits",
@@ -201,7 +201,7 @@ class Guard:
         """Return holding the lock, made consistent; or raise without touching it."""
         began = time.monotonic()
         busy = code == errno.EBUSY
-        for _ in range(_TRIES):
+        for _ in range(self._tries):
             if code != errno.EBUSY:
                 break
             code = self._try(self._token)
@@ -252,6 +252,7 @@ class Guard:
 
     def _renew(self) -> None:
         self._try = self._mutex.quick_try
+        self._tries = _TRIES if process.processors() > 1 else 0
         self._forking: set[int] = set()
         self._pid = process.current().pid
         self._numbers = _ThreadNumbers()

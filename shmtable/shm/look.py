@@ -13,6 +13,7 @@ from types import TracebackType
 
 from shmtable.errors import ArenaDamagedError, ArenaError
 from shmtable.shm import files, header, places, process
+from shmtable.shm.opened import Opened
 
 _MOST_NAMED = 4
 
@@ -32,9 +33,9 @@ class Look:
         ArenaVersionError, ArenaDamagedError: no arena that this version knows.
     """
 
-    def __init__(self, opened: files.Descriptor | int, where: str) -> None:
-        self._opened: files.Descriptor | int | None = opened
-        self._fd = opened if isinstance(opened, int) else opened.fd
+    def __init__(self, opened: files.Descriptor | Opened, where: str) -> None:
+        self._opened: files.Descriptor | Opened | None = opened
+        self._fd = opened.fd
         self.where = where
         try:
             self.key = files.key_of(os.fstat(self._fd))
@@ -115,10 +116,10 @@ def is_used(path: str) -> bool | None:
         with places.name_lock(path, timeout_s=1.0):
             opened = files.open_to_read(path)
             try:
-                if not isinstance(opened, int):
+                if isinstance(opened, files.Descriptor):
                     return True  # by this process
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(opened, fcntl.LOCK_UN)
+                fcntl.flock(opened.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(opened.fd, fcntl.LOCK_UN)
                 return False
             except BlockingIOError:
                 return True

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from shmtable.shm.opened import Opened
+
 Hook = Callable[[], None]
 
 
@@ -77,21 +79,24 @@ def is_gone(pid: int, start: int) -> bool:
         if open_pidfd is None:
             os.kill(pid, 0)  # ESRCH: not even a zombie; a zombie may still have running threads
         else:
-            descriptor = open_pidfd(pid)
-            try:
+            with Opened(open_pidfd, pid) as opened:
                 # Readable once the whole thread group has exited, be it reaped or not.
                 poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
+                poll.register(opened.fd, select.POLLIN)
                 if poll.poll(0):
                     return True
-            finally:
-                os.close(descriptor)
     except ProcessLookupError:
         return True
     except OSError:
         pass  # a refused or unknown call proves nothing; the start time still may
     now = start_time(pid)
     return 0 not in (start, now) and start != now
+
+
+def processors() -> int:
+    """On how many processors this process may run, at least 1."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
 
 
 class Watch:
@@ -103,22 +108,22 @@ class Watch:
 
     def __init__(self, other: ProcessId) -> None:
         self._other = other
-        self._descriptor = -1
+        self._opened: Opened | None = None
         open_pidfd = getattr(os, "pidfd_open", None)
         with suppress(OSError):  # refused or unknown: asked by its number then
             if open_pidfd is not None:
-                self._descriptor = open_pidfd(other.pid)
+                self._opened = Opened(open_pidfd, other.pid)
                 # With this object, and not before: another thread may be looking.
-                weakref.finalize(self, os.close, self._descriptor)
+                weakref.finalize(self, self._opened.close)
         # Afterwards: the number may have been another process's by then.
         self._ended = is_gone(other.pid, other.start)
 
     def is_gone(self) -> bool:
         """Whether the kernel proves that the process has ended; see the function ``is_gone``."""
         if not self._ended:
-            if self._descriptor >= 0:
+            if self._opened is not None:
                 poll = select.poll()
-                poll.register(self._descriptor, select.POLLIN)
+                poll.register(self._opened.fd, select.POLLIN)
                 self._ended = bool(poll.poll(0))
             else:
                 self._ended = is_gone(self._other.pid, self._other.start)

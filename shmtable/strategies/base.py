@@ -96,6 +96,15 @@ class Strategy(ABC):
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        if "arrays" in vars(self):
+            raise SpecError(
+                f"this {type(self).__name__} is a table's own and is not pickled or copied: what "
+                "it knows lies in the table's memory; pass the table, or one that you have made "
+                "and given to no table"
+            )
+        return dict(vars(self))
+
     def initialise(self) -> None:  # noqa: B027
         """The table has just been made: store what must not be zero. Called once per table."""
 

@@ -24,8 +24,10 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
     leaves over of one window is settled by chance, so that the shares are right on average. Where
     one finds nothing to draw, the others take its share.
 
-    ``.weights`` come from the members that have them, by the settings of the first; windows of the
-    others weigh 1.
+    ``.weights`` come from the members that have them; windows of the others weigh 1. All weights of
+    a sample are relative to its greatest, which means something only where all correct equally: so
+    those members must agree in ``beta`` and ``normalize``. Raise ``beta`` while running with
+    ``table.sampler.beta = ...``, which sets it for all of them.
 
     Args:
         members: pairs of fraction and sampler, for example
@@ -33,7 +35,8 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
             are taken in proportion to their sum.
 
     Raises:
-        SpecError: no member, a fraction that is not above 0, a member that cannot be mixed.
+        SpecError: no member, a fraction that is not above 0, a member that cannot be mixed, or
+            members that correct differently.
     """
 
     def __init__(self, members: Sequence[tuple[float, SampleStrategy]]) -> None:
@@ -43,6 +46,34 @@ class MixtureSampleStrategy(CompositeSampleStrategy):
         total = sum(fraction for fraction, _ in self._members)
         self._shares = np.array([fraction / total for fraction, _ in self._members])
         super().__init__(*(sampler for _, sampler in self._members))
+        for setting in ("beta", "normalize"):
+            _agree(setting, [member.config() for member in self._correcting()])
+
+    def _correcting(self) -> list[Any]:
+        return [
+            member
+            for member in self.members
+            if type(member).weights is not SampleStrategy.weights and "beta" in member.config()
+        ]
+
+    @property
+    def beta(self) -> float:
+        """How much the weights correct, in all members that have any; 0 where none has.
+
+        Set it in any process, and it holds for all.
+        """
+        found = [member.beta for member in self._correcting()]
+        return float(found[0]) if found else 0.0
+
+    @beta.setter
+    def beta(self, value: float) -> None:
+        members = self._correcting()
+        if not members:
+            raise SpecError(
+                f"beta is {value!r:.80}, and no member makes weights; mix a prioritised sampler in"
+            )
+        for member in members:
+            member.beta = value
 
     def config(self) -> dict[str, Any]:
         """See ``Strategy``."""
@@ -93,6 +124,15 @@ def _checked(member: Any) -> tuple[float, SampleStrategy]:
             "(fraction, sampler)"
         )
     return float(number), sampler
+
+
+def _agree(setting: str, configs: list[dict[str, Any]]) -> None:
+    given = list(dict.fromkeys(config[setting] for config in configs if setting in config))
+    if len(given) > 1:
+        raise SpecError(
+            f"{setting} is {' and '.join(map(repr, given))} in members of one mixture: their "
+            f"windows' weights are relative to each other; give all the same {setting}"
+        )
 
 
 def _fractions(expected: Float64Array) -> Float64Array:

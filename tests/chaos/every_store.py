@@ -156,6 +156,8 @@ class Trial:
     def _go_on(self, now: Content) -> None:
         """The survivor adds, samples and removes as if nothing had happened."""
         table, scenario = self._table, self._scenario
+        if scenario.free is not None:
+            scenario.free(table)
         for entry in scenario.adds:
             if now.has(entry.identity) and not scenario.replaces:
                 with pytest.raises(DuplicateIdentityError):

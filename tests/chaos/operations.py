@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from shmtable import ArrayMemoryTable, SamplePoints
+from shmtable import ArrayMemoryTable, SamplePoints, SampleToInsertRatio
+from shmtable.index import fields as f
 from tests.chaos.content import Content, Entry, add
 from tests.chaos.scenario import MAXLEN, Operation, Scenario, Stages
 from tests.multiprocess import content
@@ -128,6 +129,39 @@ def sample(table: ArrayMemoryTable) -> None:
 
 def sample_until_used_up(table: ArrayMemoryTable) -> None:
     table.sample(5, 2)
+
+
+def sample_three(table: ArrayMemoryTable) -> None:
+    """The three oldest of a queue."""
+    taken = table.sample(3, 2, timeout_s=60)
+    assert taken.points is not None and len(taken.points) == 3
+
+
+def taken_by_three(before: Content) -> list[Content]:
+    identities = [entry.identity for entry in before.entries]
+    return [before.without(*identities[:n]) for n in range(4)]
+
+
+def set_free(table: ArrayMemoryTable) -> None:
+    """Let adds eject instead of waiting to be sampled."""
+    table.limiter = None
+
+
+def pace(table: ArrayMemoryTable) -> None:
+    table.limiter = SampleToInsertRatio(2.0, 1, 10_000, per="sequence")
+
+
+def wait_long(table: ArrayMemoryTable) -> None:
+    """As a call does that has slept for a second."""
+    table._core.waited.add(f.ADDS_WAITED_NS, 1_000_000_000)
+
+
+def add_with_priority(entry: Entry, priority: float) -> Operation:
+    def operate(table: ArrayMemoryTable) -> None:
+        found = content.sequence(entry.identity, entry.length, version=entry.version)
+        table.add_sequence(entry.identity, found, priority=priority)
+
+    return operate
 
 
 def sample_often(table: ArrayMemoryTable) -> None:

@@ -39,6 +39,7 @@ class Scenario:
         within: a function; only stores made inside it count.
         from_file: the call reads rows from a file.
         repeatable: the survivor makes the call once more, and it gets to the last stage.
+        free: done before the survivor goes on to add more than there is room for.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scenario:
     within: str = ""
     from_file: bool = False
     repeatable: bool = False
+    free: Operation | None = None
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from shmtable import (
     CoverageSampleStrategy,
+    EndAlignedSampleStrategy,
     FifoSampleStrategy,
+    LifoSampleStrategy,
+    MixtureSampleStrategy,
     PrioritizedSampleStrategy,
+    Queue,
     SampleToInsertRatio,
+    Stack,
     WithoutReplacementSampleStrategy,
 )
 from tests.chaos.content import Entry
@@ -15,9 +20,11 @@ from tests.chaos.operations import (
     add_across_a_restore,
     add_and_fail,
     add_at_once,
+    add_with_priority,
     adding,
     ejecting_only,
     make_file,
+    pace,
     remove,
     removing,
     resized,
@@ -26,10 +33,14 @@ from tests.chaos.operations import (
     sample,
     sample_by_another_alpha,
     sample_often,
+    sample_three,
     sample_until_used_up,
+    set_free,
+    taken_by_three,
     unchanged,
     update_priorities,
     used_up,
+    wait_long,
     write_back,
 )
 from tests.chaos.scenario import FIVE, Scenario
@@ -47,6 +58,19 @@ LONG = {"maxlen": 5000}
 BY_PRIORITY = {"sampler": PrioritizedSampleStrategy(normalize="table")}
 BY_COVERAGE = {"sampler": CoverageSampleStrategy()}
 ONCE = {"sampler": WithoutReplacementSampleStrategy()}
+QUEUED = {"limiter": Queue(6), "sampler": FifoSampleStrategy()}
+STACKED = {"limiter": Stack(6), "sampler": LifoSampleStrategy()}
+BY_SEQUENCE = {"sampler": PrioritizedSampleStrategy(per="sequence")}
+MIXED = {
+    "sampler": MixtureSampleStrategy(
+        [
+            (0.4, PrioritizedSampleStrategy()),
+            (0.3, PrioritizedSampleStrategy(per="sequence")),
+            (0.3, WithoutReplacementSampleStrategy()),
+        ]
+    )
+}
+ENDING = {"sampler": EndAlignedSampleStrategy(CoverageSampleStrategy(), 0.5)}
 
 SCENARIOS = (
     adding("add", NEW),
@@ -147,6 +171,44 @@ SCENARIOS = (
     ),
     Scenario("sample with a limiter", sample, unchanged, options=PACED),
     adding("add with a limiter", NEW, options=PACED),
+    adding("add to a queue", NEW, options=QUEUED, within="reserve_paced_locked", free=set_free),
+    Scenario("sample from a queue", sample_three, taken_by_three, options=QUEUED, free=set_free),
+    Scenario(
+        "sample from a stack",
+        sample_three,
+        lambda b: [b.without(*(2, 3, 4)[:n]) for n in range(4)],
+        options=STACKED,
+        free=set_free,
+    ),
+    Scenario("set a limiter", pace, unchanged, repeatable=True),
+    Scenario("set another limiter", pace, unchanged, options=QUEUED, repeatable=True),
+    Scenario("count what was waited", wait_long, unchanged, repeatable=True),
+    Scenario(
+        "add with a sequence's priority",
+        add_with_priority(NEW, 7.5),
+        lambda before: before.adding(NEW),
+        start=FULL,
+        adds=(NEW,),
+        options=BY_SEQUENCE,
+        within="commit_locked",
+    ),
+    Scenario(
+        "update sequences' priorities",
+        update_priorities,
+        unchanged,
+        options=BY_SEQUENCE,
+        repeatable=True,
+    ),
+    adding("add to a mixture", NEW, start=FULL, options=MIXED, within="commit_locked"),
+    Scenario("sample by a mixture", sample, unchanged, options=MIXED, repeatable=True),
+    Scenario(
+        "update priorities of a mixture",
+        update_priorities,
+        unchanged,
+        options=MIXED,
+        repeatable=True,
+    ),
+    Scenario("sample to the end", sample, unchanged, options=ENDING, repeatable=True),
     Scenario("write back", write_back, unchanged, repeatable=True),
     Scenario(
         "give up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from typing import Any
@@ -22,6 +23,7 @@ class Crowd:
         self.world = World()
         self.dead: set[int] = set()
         self.pid = os.getpid()
+        self.members: list[Attachments] = []
         monkeypatch.setattr(process, "current", lambda: process.ProcessId(self.pid, 77))
         monkeypatch.setattr(process, "is_gone", lambda pid, start: pid in self.dead)
 
@@ -29,6 +31,7 @@ class Crowd:
         self.pid = pid
         attachments = Attachments(self.world.words, self.world.arrays.attachment_words)
         attachments.join_locked()
+        self.members.append(attachments)
         return attachments
 
 
@@ -63,6 +66,27 @@ def test_an_entry_given_back_is_gone_and_used_again(crowd: Crowd) -> None:
     assert listed(second) == [(1, 11)]
     crowd.join(12)
     assert listed(second) == [(1, 11), (2, 12)]
+
+
+def test_who_is_dropped_has_left(crowd: Crowd) -> None:
+    first = crowd.join(10)
+    crowd.join(10)
+    assert listed(first) == [(0, 10), (1, 10)]
+    del crowd.members[1]
+    gc.collect()
+    assert listed(first) == [(0, 10)]
+
+
+def test_joining_again_gives_the_entry_back_that_an_interrupt_left(crowd: Crowd) -> None:
+    first = crowd.join(10)
+    first.join_locked()
+    assert listed(first) == [(1, 10)]
+
+
+def test_copies_of_a_file_never_count_alike_in_one_process(crowd: Crowd) -> None:
+    first = crowd.join(10)
+    crowd.world.words[f.NEXT_ATTACHMENT] = 0
+    assert (first.number, crowd.join(10).number) == (0, 1)
 
 
 def test_only_the_owner_gives_an_entry_back(crowd: Crowd) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from shmtable.index import Attachments, findings_locked
 from shmtable.index import fields as f
-from shmtable.index import findings_locked
 from shmtable.shm.header import DIRTY
 from tests.index.worlds import World, churned
 
@@ -147,7 +147,9 @@ def test_who_has_joined_since_is_still_writing() -> None:
     # Of those that come to a file at once, one finds it without users and settles it, in a
     # section of its own; by then others may have joined and be writing.
     world = World()
-    world.index.attachment = 3
+    world.words[f.NEXT_ATTACHMENT] = 3
+    attachments = Attachments(world.words, world.arrays.attachment_words)
+    world.index.attachment = attachments.join_locked()
     slot = world.reserve(2, 7).slot
     world.index.rebuild_locked(gone_before=3)
     assert world.field(slot, f.STATE) == f.WRITING

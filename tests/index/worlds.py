@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -13,9 +14,11 @@ from shmtable.index import Arrays, Index, Layout, Request, Reservation
 from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS
 from shmtable.shm import process
+from shmtable.shm.header import ID_LOW
 from shmtable.types import Int64Array
 
 HEADER_BYTES = 4096
+_IDS = itertools.count(1)
 
 
 class World:
@@ -43,6 +46,7 @@ class World:
         self.words = memoryview(self.memory[:HEADER_BYTES].numpy()).cast("q")
         self.arrays = Arrays(self.memory, self.words, layout)
         words = self.words
+        words[ID_LOW] = next(_IDS)
         words[f.MAXLEN], words[f.MAX_SEQUENCES] = maxlen, max_sequences or maxlen
         words[f.RESERVED_ROWS] = layout.capacity_rows
         words[f.RESERVED_SLOTS] = layout.capacity_slots

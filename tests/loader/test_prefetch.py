@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from shmtable import SpecError
+from shmtable import SpecError, prefetch
 from shmtable.prefetch import Prefetch
+from tests.interrupts import cut_off
 from tests.loader.conftest import prefetchers
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,33 @@ def test_closing_inside_a_section_does_not_wait_for_a_thread_that_may_need_the_l
     thread.join()
 
 
+def test_closing_leaves_a_thread_alone_that_does_not_come_to_an_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prefetch, "END_S", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make() -> int:
+        if begun.is_set():
+            go_on.wait()
+        begun.set()
+        return 1
+
+    source = Prefetch(make, 2)
+    next(source)
+    (thread,) = prefetchers()
+    source.close()
+    assert "still making one after 0.01 s" in caplog.text
+    go_on.set()
+    thread.join()
+
+
+def test_who_has_no_iterator_any_more_has_no_thread() -> None:
+    next(Prefetch(counter(), 1))
+    for thread in prefetchers():
+        thread.join()
+
+
 def test_a_thread_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -224,3 +253,31 @@ def test_an_iterator_still_held_does_not_keep_the_process_from_ending(
         timeout=120,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "last line\n", "")
+
+
+def test_cut_off_at_any_point_a_loop_leaves_no_thread_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Python prints and drops what is raised in a generator that it closes by itself.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+    def loop() -> None:
+        for batch in as_a_loader(Prefetch(counter(), 1)):
+            if batch == [2]:
+                break
+
+    def as_a_loader(source: Prefetch[int]) -> Iterator[list[int]]:
+        with closing(source):
+            for number in source:
+                yield [number]
+
+    files = ("shmtable/prefetch.py", "contextlib.py")
+    point = 1
+    while cut_off(loop, point, files, KeyboardInterrupt):
+        gc.collect()
+        until = time.monotonic() + 10
+        while prefetchers():
+            assert time.monotonic() < until, f"cut off at point {point}"
+            time.sleep(0.01)
+        point += 1
+    assert point > 20

@@ -17,7 +17,7 @@ def test_a_waiting_sample_is_called_off(make_table) -> None:
     stop, outcome = threading.Event(), []
 
     def wait() -> None:
-        with stoppable(stop):
+        with stoppable(stop.is_set):
             try:
                 table.sample(1, 1, timeout_s=None)
             except WaitStoppedError as error:
@@ -35,7 +35,7 @@ def test_a_waiting_add_is_called_off(make_table) -> None:
     table.add_sequence(1, small_sequence(1, 5))
     stop = threading.Event()
     stop.set()
-    with stoppable(stop), pytest.raises(WaitStoppedError):
+    with stoppable(stop.is_set), pytest.raises(WaitStoppedError):
         table.add_sequence(2, small_sequence(2, 5), timeout_s=None)
     assert table.identities().tolist() == [1]
 
@@ -44,12 +44,12 @@ def test_only_the_threads_own_waiting_is_called_off_and_only_within(make_table) 
     table = make_table()
     stop = threading.Event()
     stop.set()
-    with stoppable(stop):
+    with stoppable(stop.is_set):
         pass
     with pytest.raises(WaitTimeoutError, match="waited 0.01 s"):
         table.sample(1, 1, timeout_s=0.01)
     table.add_sequence(1, small_sequence(1, 5))
-    with stoppable(stop):
+    with stoppable(stop.is_set):
         assert len(table.sample(1, 1, timeout_s=None).points) == 1  # nothing to wait for
 
 

@@ -15,8 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from shmtable.errors import LockReentryError, LockTimeoutError
-from shmtable.shm import guard as guard_module
-from shmtable.shm import header
+from shmtable.shm import header, process
 from shmtable.shm.arena import Arena
 from shmtable.shm.guard import Guard
 from shmtable.shm.lock import Status, make_mutex
@@ -214,7 +213,7 @@ def test_a_time_limit_names_the_holder(guard: Guard, arena: Arena) -> None:
 def test_a_lock_that_is_soon_free_costs_no_sleep(
     guard: Guard, arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard_module, "_TRIES", 10)
+    guard._tries = 10
     take, asked = guard._try, []
 
     def refuse_at_first(token: object) -> int:
@@ -228,6 +227,21 @@ def test_a_lock_that_is_soon_free_costs_no_sleep(
     assert len(asked) == 4
     assert arena.words[header.TABLE_WAITS] == waits + 1
     assert guard.run(lambda: "again", timeout_s=0.0) == "again", "and was let go"
+
+
+def pin(parcel: Parcel) -> list[int]:
+    before = process.processors()
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    return [before, process.processors(), counting_guard(parcel.arena)._tries]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+def test_whoever_is_pinned_to_one_processor_never_spins(arena: Arena) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    with Crew("fork") as crew:
+        crew.add(pin, Parcel(arena))
+        crew.go()
+        assert crew.results() == [[allowed, 1, 0]]
 
 
 def test_no_time_at_all_still_takes_a_free_lock(guard: Guard) -> None:

@@ -28,7 +28,8 @@ def _compare_locked(core: Core) -> list[str]:
     for role, strategy in {"sampler": core.sampler, "ejector": core.ejector}.items():
         # A setting changed, or a call cut off: whoever samples next makes the leaves anew.
         if core.view.live_count and role == "sampler":
-            core.sampler.sample(1, 1, np.random.default_rng(0))
+            for sampler in core.sampler.parts() or (core.sampler,):
+                sampler.sample(1, 1, np.random.default_rng(0))  # type: ignore[attr-defined]
         states = {state.name: state for state in strategy.states() if state.derived}
         before = {name: _used(core, state, strategy.arrays) for name, state in states.items()}
         strategy.rebuild()

@@ -122,6 +122,37 @@ def test_weights_are_those_of_the_prioritized_member(make_table: MakeTable) -> N
     np.testing.assert_allclose(weights[60:], drawn.min() / drawn, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [({"beta": 0.9}, "beta is 0.4 and 0.9"), ({"normalize": "table"}, "normalize is 'batch' and ")],
+)
+def test_members_that_correct_differently_are_refused(setting: dict[str, Any], text: str) -> None:
+    members = [(0.5, PrioritizedSampleStrategy()), (0.5, PrioritizedSampleStrategy(**setting))]
+    with pytest.raises(SpecError, match=text):
+        MixtureSampleStrategy(members)
+    MixtureSampleStrategy([*members[:1], (1, PrioritizedSampleStrategy(alpha=1))])
+
+
+def test_beta_is_set_for_all_members(make_table: MakeTable) -> None:
+    table = mixed(
+        make_table,
+        (0.5, PrioritizedSampleStrategy()),
+        (0.5, PrioritizedSampleStrategy(alpha=1)),
+        (0.5, LifoSampleStrategy()),
+    )
+    assert table.sampler.beta == 0.4
+    table.sampler.beta = 0.7
+    assert [member.beta for member in table.sampler.members[:2]] == [0.7, 0.7]
+    assert table.sampler.beta == 0.7
+
+
+def test_there_is_no_beta_to_set_without_weights(make_table: MakeTable) -> None:
+    table = mixed(make_table, (1, LifoSampleStrategy()))
+    assert table.sampler.beta == 0.0
+    with pytest.raises(SpecError, match="no member makes weights"):
+        table.sampler.beta = 0.5
+
+
 def test_without_a_weighted_member_there_are_none(make_table: MakeTable) -> None:
     table = mixed(make_table, (1, CoverageSampleStrategy()), (1, LifoSampleStrategy()))
     add(table, 0, 5)

@@ -43,6 +43,7 @@ def test_an_empty_table_has_none(make_table: MakeTable) -> None:
     assert table.identities().tolist() == []
     assert table.identities().dtype == np.int64
     assert table.size() == len(table) == 0
+    assert table  # so that ``table or another`` is the table
     assert not table.full()
     assert table.check() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -288,3 +289,14 @@ def test_a_sampler_that_gives_too_few_is_named(make_table: MakeTable) -> None:
         "at all when no sequence offers one"
     )
     assert table.stats().windows_sampled == 0
+
+
+@pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_tables_own_strategy_does_not_travel_without_its_table(make_table, act) -> None:
+    own = PrioritizedSampleStrategy(beta=0.5)
+    assert pickle.loads(pickle.dumps(own)).config() == own.config()
+    table = make_table(sampler=own)
+    for strategy in (table.sampler, table.ejector):
+        with pytest.raises(SpecError, match="a table's own and is not pickled or copied.*pass the"):
+            act(strategy)
+    assert pickle.loads(pickle.dumps(own)).config() == own.config()

@@ -44,6 +44,10 @@ class Looking(Held):
     def __len__(self) -> int:
         return self.size()
 
+    def __bool__(self) -> bool:
+        """True, also while it is empty: ``table or another`` is this table."""
+        return True
+
     def full(self) -> bool:
         """Whether adding may eject: whether some shard is saturated."""
         return any(self._all("full"))
