@@ -99,6 +99,14 @@ def test_what_episodes_came_to(make_table, mode: AutoresetMode, longest: int) ->
     assert len(ended) == len(wholes)
 
 
+def test_a_step_that_only_resets_counts_for_nothing(make_table) -> None:
+    table = counted(make_table)
+    one_more = gymnasium.wrappers.vector.TransformReward(counting(2), lambda rewards: rewards + 1)
+    ended = play(EpisodeRecorder(one_more, table), Encoding(), 20)
+    assert len(ended) >= 8
+    assert all(total == length * (length + 1) / 2 + length for total, length in ended)
+
+
 def test_a_reset_forgets_what_episodes_had_come_to(make_table) -> None:
     recorder = EpisodeRecorder(counting(1), counted(make_table))
     recorder.reset()
