@@ -28,35 +28,30 @@ class EndMapper(st.Mapper):
         return windows.gather_at(column.target_name, ends, ahead=1)
 
 
-def play(values: nn.Module, epsilon: float, writer: st.Writer | None = None) -> bool:
+def play(values: nn.Module, epsilon: float, writer: st.Writer) -> bool:
     """One episode; whether it ended at the goal."""
-    bits, goal = np.random.randint(2, size=(2, BITS)).astype(np.float32)
+    bits, goal = torch.randint(2, (2, BITS)).float()
     for _ in range(BITS):
         with torch.no_grad():
-            action = int(values(torch.from_numpy(np.concatenate([bits, goal]))).argmax())
-        if np.random.random() < epsilon:
-            action = np.random.randint(BITS)
-        if writer is not None:
-            writer.append(obs=bits, goal=goal, actions=action)
-        bits = bits.copy()
+            action = values(torch.cat([bits, goal])).argmax()
+        if torch.rand(()) < epsilon:
+            action = torch.randint(BITS, ())
+        writer.append(obs=bits, goal=goal, actions=action)
         bits[action] = 1 - bits[action]
-        if (bits == goal).all():
+        if torch.equal(bits, goal):
             break
-    if writer is not None:
-        writer.end(obs=bits)
-    return bool((bits == goal).all())
+    writer.end(obs=bits)
+    return torch.equal(bits, goal)
 
 
 def main(episodes: int, goal: float) -> bool:
-    np.random.seed(0)
     torch.manual_seed(0)
     values, target = (
         nn.Sequential(nn.Linear(2 * BITS, 256), nn.ReLU(), nn.Linear(256, BITS)) for _ in "12"
     )
     optimizer = torch.optim.Adam(values.parameters(), 1e-3)
-    columns = [
-        st.Column("obs", (BITS,), "float32"),
-        st.Column("goal", (BITS,), "float32"),
+    columns = [st.Column(name, (BITS,), "float32") for name in ("obs", "goal")]
+    columns += [
         st.Column("actions", (), "int64"),
         st.VirtualColumn("next_obs", (BITS,), "float32", "obs", st.NextElementMapper),
         st.VirtualColumn("end", (BITS,), "float32", "obs", EndMapper),
@@ -67,19 +62,19 @@ def main(episodes: int, goal: float) -> bool:
             batch = table.sample(128, 1)
             # Half of them pursue the goal they had, half the one they reached.
             aims = torch.cat([batch["goal"][:64], batch["end"][64:]])
-            there = (batch["next_obs"] == aims).all(1)
             with torch.no_grad():
                 best = target(torch.cat([batch["next_obs"], aims], 1)).max(1).values
+            there = (batch["next_obs"] == aims).all(1)
             wanted = torch.where(there, 0.0, -1 + 0.98 * best)
             now = values(torch.cat([batch["obs"], aims], 1))
-            loss = nn.functional.mse_loss(now.gather(1, batch["actions"][:, None])[:, 0], wanted)
             optimizer.zero_grad()
+            loss = nn.functional.mse_loss(now.gather(1, batch["actions"][:, None])[:, 0], wanted)
             loss.backward()
             optimizer.step()
             if episode % 50 == 0:
                 target.load_state_dict(values.state_dict())
             if episode % 1000 == 0 or episode == episodes:
-                reached = float(np.mean([play(values, 0.0) for _ in range(100)]))
+                reached = float(np.mean([play(values, 0.0, writer) for _ in range(100)]))
                 print(f"episode {episode}: {reached:.0%} of the goals reached", flush=True)
                 if reached >= goal:
                     break
@@ -91,5 +86,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=40_000)
     parser.add_argument("--goal", type=float, default=0.95)
-    options = parser.parse_args()
-    sys.exit(not main(options.episodes, options.goal))
+    sys.exit(not main(**vars(parser.parse_args())))

@@ -16,8 +16,7 @@ import torch
 import shmtable as st
 from shmtable.integrations.gymnasium import columns_from_spaces
 
-LAKE = {"map_name": "8x8", "is_slippery": False}
-SHORTEST = 14  # steps to the other shore
+LAKE = gymnasium.make("FrozenLake-v1", map_name="8x8", is_slippery=False)
 
 
 class SuccessSampleStrategy(st.SampleStrategy):
@@ -44,52 +43,45 @@ class SuccessSampleStrategy(st.SampleStrategy):
         return self.view.points(slots[places], ends[places] - 1 - windows)
 
 
-def steps_to_shore(values: torch.Tensor) -> int:
-    """Of the greedy policy; 0 if it does not get there."""
-    with gymnasium.make("FrozenLake-v1", **LAKE) as lake:
-        place, _ = lake.reset()
-        for step in range(1, 101):
-            place, reward, over, _, _ = lake.step(int(values[place].argmax()))
-            if over:
-                return step if reward else 0
-    return 0
+def walk(values: torch.Tensor | None, writer: st.Writer | None = None) -> int:
+    """Greedily, or at random; how many steps it took to the shore, 0 if it did not get there."""
+    (place, _), over, cut, steps = LAKE.reset(), False, False, 0
+    while not (over or cut):
+        action = LAKE.action_space.sample() if values is None else int(values[place].argmax())
+        following, reward, over, cut, _ = LAKE.step(action)
+        if writer is not None:
+            writer.append(obs=place, actions=action, rewards=reward)
+        place, steps = following, steps + 1
+    if writer is not None:
+        writer.end(obs=place, terminated=over, truncated=cut, priority=float(reward))
+    return steps if reward else 0
 
 
 def main(episodes: int, goal: int) -> bool:
     torch.manual_seed(0)
-    lake = gymnasium.make("FrozenLake-v1", **LAKE)
-    columns = columns_from_spaces(lake.observation_space, lake.action_space)
-    lake.action_space.seed(0)
+    LAKE.action_space.seed(0)
+    columns = columns_from_spaces(LAKE.observation_space, LAKE.action_space)
     values = 1e-6 * torch.rand(64, 4, dtype=torch.float64)
     # Until an episode has succeeded, the second one draws everything.
     halves = [(0.5, SuccessSampleStrategy()), (0.5, st.UniformSampleStrategy())]
     sampler = st.MixtureSampleStrategy(halves)
-    with st.uniform_replay(columns, maxlen=1_000_000, sampler=sampler, seed=0) as table:
-        writer = table.writer(priority=lambda sequence: float(sequence["rewards"][-1]))
+    table = st.uniform_replay(columns, 1_000_000, sampler=sampler, seed=0)
+    with table, table.writer() as writer:
         for episode in range(1, episodes + 1):
-            (place, _), over, cut = lake.reset(), False, False
-            while not (over or cut):
-                action = lake.action_space.sample()
-                following, reward, over, cut, _ = lake.step(action)
-                writer.append(obs=place, actions=action, rewards=reward)
-                place = following
-            writer.end(obs=place, terminated=over, truncated=cut)
+            walk(None, writer)
             batch = table.sample(16, 1)
-            at = batch["obs"], batch["actions"]
             best = values[batch["next_obs"]].max(1).values
-            values[at] = batch["rewards"] + 0.95 * best * ~batch["terminated"]
-            steps = steps_to_shore(values) if episode % 20 == 0 or episode == episodes else 0
+            aim = batch["rewards"] + 0.95 * best * ~batch["terminated"]
+            values[batch["obs"], batch["actions"]] = aim
+            steps = walk(values) if episode % 20 == 0 or episode == episodes else 0
             if 0 < steps <= goal:
                 break
-    print(
-        f"criterion: at the shore within {goal} steps, after {episode} episodes; reached: {steps}"
-    )
+    print(f"criterion: ashore within {goal} steps, after {episode} episodes; reached: {steps}")
     return 0 < steps <= goal
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=20_000)
-    parser.add_argument("--goal", type=int, default=SHORTEST)
-    options = parser.parse_args()
-    sys.exit(not main(options.episodes, options.goal))
+    parser.add_argument("--goal", type=int, default=14, help="steps to the other shore")
+    sys.exit(not main(**vars(parser.parse_args())))

@@ -11,25 +11,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from shmtable.crew import Crew, Death
 from shmtable.errors import SpecError, WaitTimeoutError
+from shmtable.integrations.acting import Acting, Policy
 from shmtable.integrations.episodes import EpisodeRecorder
+from shmtable.integrations.finished import FinishedEpisodes
 from shmtable.integrations.needed import needed
 from shmtable.integrations.spaces import columns_from_spaces, flattened, nested
-from shmtable.protocols.arguments import at_least_one
+from shmtable.protocols.arguments import as_int64, at_least_one
 from shmtable.table import ArrayMemoryTable
 
 with needed("gymnasium", extra="gymnasium"):
     from gymnasium.vector import VectorEnv
 
-__all__ = ["Collector", "EpisodeRecorder", "columns_from_spaces", "flattened", "nested"]
+__all__ = [
+    "Collector",
+    "EpisodeRecorder",
+    "FinishedEpisodes",
+    "columns_from_spaces",
+    "flattened",
+    "nested",
+]
 
 #: Makes the vector environment of one worker, in its process.
 MakeEnvironments = Callable[[], VectorEnv[Any, Any, Any]]
-#: Observations of all environments of a worker in, their actions out.
-Policy = Callable[[Any], Any]
 
 
 class Collector:
@@ -41,18 +47,27 @@ class Collector:
 
     Args:
         table: with the columns of :func:`columns_from_spaces`; those among "rewards",
-            "terminated" and "truncated" that it has not are left out.
+            "terminated" and "truncated" that it has not are left out. Other columns are the
+            policy's to fill.
         make_environments: called in each worker; importable or picklable, for example
             ``functools.partial(gymnasium.make_vec, "CartPole-v1", num_envs=8)``. Inside a worker
             environments cannot start processes of their own (``vectorization_mode="async"``).
         policy: called in each worker with the observations of its environments, returns their
             actions: a picklable function or object, called without gradients. A network in it
             whose ``share_memory()`` was called before follows what the learner does to it. None
-            for random actions.
+            for random actions. If the table has columns beside those of the environments, it
+            returns ``(actions, {name: values})``, the values [N, *shape] of N environments. If it
+            has a method ``reset``, that is called with a bool [N], true for the environments in
+            which an episode begins, before the observations it begins with are shown; first with
+            all of them.
         workers: processes.
         seed: worker number i resets its environments with a seed derived from this and i.
         longest: episodes longer than this become several sequences, all but the last of which
             count as truncated; ``table.maxlen`` if less.
+        overlap: steps that two parts of such an episode share; less than they have.
+
+    Attributes:
+        episodes: returns and lengths of the last 100 episodes that ended in any of the workers.
 
     Raises:
         SpecError: an argument that cannot be. What the environments or the policy do not like is
@@ -68,6 +83,7 @@ class Collector:
         workers: int = 1,
         seed: int | None = None,
         longest: int = 10_000,
+        overlap: int = 0,
     ) -> None:
         workers, longest = at_least_one("workers", workers), at_least_one("longest", longest)
         if not callable(make_environments):
@@ -75,8 +91,20 @@ class Collector:
                 f"make_environments is {make_environments!r:.60}; give a function that makes a "
                 "vector environment, since each worker needs its own"
             )
+        if policy is not None and not callable(policy):
+            raise SpecError(
+                f"policy is {policy!r:.60}; give a function from observations to actions, or None "
+                "for random ones"
+            )
+        overlap, most = as_int64("overlap", overlap), min(longest, table.maxlen)
+        if not 0 <= overlap < most:
+            raise SpecError(
+                f"overlap is {overlap}, the parts of a long episode have {most} steps (longest); "
+                f"give 0 to {most - 1}"
+            )
+        self.episodes = FinishedEpisodes()
         root = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        plan = (table, make_environments, policy, root, longest)
+        plan = (table, self.episodes, make_environments, policy, root, longest, overlap)
         self._crew = Crew("collector", workers, _collect, *plan)
         self._deaths: list[Death] = []
 
@@ -110,32 +138,34 @@ def _collect(
     index: int,
     line: Connection[Any, None],
     table: ArrayMemoryTable,
+    episodes: FinishedEpisodes,
     make_environments: MakeEnvironments,
     policy: Policy | None,
     root: int,
     longest: int,
+    overlap: int,
 ) -> None:
     """Plays until the line is closed; runs in a process of its own."""
     torch.set_num_threads(1)  # the processes share the cores; more threads get in the way
     seed = int(np.random.SeedSequence([root, index]).generate_state(1)[0] >> 1)
     torch.manual_seed(seed)
     environments = make_environments()
-    recorder = EpisodeRecorder(environments, table, longest, lambda: not line.poll())
+    recorder = EpisodeRecorder(
+        environments, table, longest, lambda: not line.poll(), overlap=overlap
+    )
+    act = Acting(environments, policy, recorder.own)
     environments.action_space.seed(seed)
     try:
         observations = recorder.reset(seed)
         while not line.poll():
-            if policy is None:
-                actions = environments.action_space.sample()
-            else:
-                with torch.no_grad():
-                    actions = policy(observations)
-                if isinstance(actions, Tensor):
-                    actions = actions.cpu().numpy()
-            observations = recorder.step(actions)
+            actions, columns = act(observations, recorder.begun)
+            observations = recorder.step(actions, columns)
+            for total, length in recorder.ended:
+                episodes.note(total, length)
     except WaitTimeoutError:
         pass  # held back until nobody wanted it any more
     finally:
         recorder.close()
         environments.close()
+        episodes.close()
         table.close()

@@ -104,6 +104,16 @@ def leaves(space: Space, name: str) -> Iterator[tuple[str, Space]]:
         yield from leaves(part, f"{name}.{key}")
 
 
+def column_names(space: Space, name: str) -> Iterator[str]:
+    """The names of a space's columns; those that no column can be made for included."""
+    parts = _parts(space)
+    if parts is None:
+        yield name
+    else:
+        for key, part in parts.items():
+            yield from column_names(part, f"{name}.{key}")
+
+
 def flattened(space: Space, value: Any, name: str) -> dict[str, Any]:
     """A value of a space, or a batch of them, as ``{column name: array}``.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -71,3 +72,34 @@ class Failing(Encoding):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("no third episode")
         return super().__call__(observations)
+
+
+class Remembering(Encoding):
+    """Counts the steps of each environment's episode, and gives the table what it had counted.
+
+    Its state is ``[steps, -steps]`` before the step it acts at.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Any = None
+
+    def reset(self, begun: Any) -> None:
+        if self.steps is None:
+            assert begun.all()
+            self.steps = torch.full((len(begun),), -1)
+        self.steps[begun] = 0
+
+    def __call__(self, observations: Any) -> Any:
+        before = torch.stack([self.steps, -self.steps], 1)
+        self.steps = self.steps + 1
+        return torch.from_numpy(super().__call__(observations)), {"state": before}
+
+
+class Answering(Encoding):
+    """Returns the same columns with all actions."""
+
+    def __init__(self, **columns: Any) -> None:
+        self.columns = columns
+
+    def __call__(self, observations: Any) -> Any:
+        return super().__call__(observations), self.columns
