@@ -56,9 +56,7 @@ def main(updates: int, goal: float) -> bool:
             with torch.no_grad():
                 ratios = (chances - batch["chances"]).exp().clamp(max=1.0)
                 later = network(batch["next_obs"])[..., 2] * ~batch["terminated"]
-                rewards = (
-                    0.1 * batch["rewards"]
-                )  # so that the values' errors do not outweigh all else
+                rewards = 0.1 * batch["rewards"]  # or the values' errors outweigh all else
                 errors = ratios * (rewards + DISCOUNT * later - values) * batch["mask"]
                 advantages = vtrace(errors, DISCOUNT * ratios)
                 aim = values + advantages

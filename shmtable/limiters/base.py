@@ -50,6 +50,10 @@ class Limiter(ABC):
         """What a sample of ``count`` windows of ``steps`` transitions counts."""
         return count * steps if self.unit == "transition" else count
 
+    def insert_asked(self, amount: int, largest: int) -> int:
+        """What an add of ``amount`` must find room for, where ``largest`` is the most so far."""
+        return amount
+
     @abstractmethod
     def insert_blocked(self, now: Standing, amount: int) -> str:
         """Why an add of ``amount`` must wait; empty when it need not."""

@@ -8,6 +8,11 @@ a * r + b > high - low. So as long as the largest a and b ever asked for keep to
 high - low, whatever d is, one of the two may go on; ``impossible`` says when they would not. What
 is being written does not spoil this: it counts for adds only, and comes to an end.
 
+An add of a counts as much as the largest so far while it asks. With room for just its own, short
+ones would go ahead of long ones again and again: whoever plays long episodes would wait for ever,
+and the table would hold mostly short ones. The argument above holds for all adds if it does for the
+largest.
+
 Below ``min_size`` samples wait, so adds never do: not even for d, which may be high after removals
 and ejections. Two windows of rounding do no harm, because both sides get the same slack.
 """
@@ -31,7 +36,8 @@ class SampleToInsertRatio(Limiter):
 
     With inserted * ratio - sampled = d, both counted in ``per``: samples wait until the table
     holds ``min_size``, and while d would fall below min_size * ratio - error_buffer; adds wait
-    while d would rise above min_size * ratio + error_buffer. Below ``min_size`` adds never wait.
+    while d would rise above min_size * ratio + error_buffer, by an add as large as the largest so
+    far: short sequences do not go ahead of long ones. Below ``min_size`` adds never wait.
 
     Args:
         ratio: samples for each insert, above 0.
@@ -96,6 +102,10 @@ class SampleToInsertRatio(Limiter):
         """See ``Limiter``."""
         return self.ratio
 
+    def insert_asked(self, amount: int, largest: int) -> int:
+        """See ``Limiter``; all adds wait alike, however long their sequences are."""
+        return max(amount, largest)
+
     def insert_blocked(self, now: Standing, amount: int) -> str:
         """See ``Limiter``."""
         after = now.ahead + (now.writing + amount) * self.ratio
@@ -103,7 +113,8 @@ class SampleToInsertRatio(Limiter):
             return ""
         return (
             f"inserted * ratio - sampled would be {after:g} {self.per}s, at most {self.high:g} "
-            "are allowed; sample more, or set a limiter with a higher ratio or error_buffer"
+            f"are allowed, after an add as large as the largest so far, {amount}; sample more, or "
+            "set a limiter with a higher ratio or error_buffer"
         )
 
     def sample_blocked(self, now: Standing, amount: int) -> str:

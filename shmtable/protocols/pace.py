@@ -51,7 +51,7 @@ _AHEAD = 8  # float: inserted * ratio - sampled by then
 _SAMPLED = 9  # since then
 _LARGEST_INSERT = 10  # asked for, at most
 _LARGEST_SAMPLE = 11
-_WAITING = 12  # what the last add asked for, if it was held back; else 0
+_WAITING = 12  # what the last add was to find room for, if it was held back; else 0
 
 _NUMBERS = {cls: number for number, cls in LIMITERS.items()}
 _NO_PAIR = float("nan")
@@ -136,8 +136,9 @@ class Pace:
             if message := used.limiter.impossible(amount, words[used.base + _LARGEST_SAMPLE]):
                 raise SpecError(message)
             words[place] = amount
-        reason = used.limiter.insert_blocked(self._standing_locked(used), amount)
-        words[used.base + _WAITING] = amount if reason else 0
+        asked = used.limiter.insert_asked(amount, words[place])
+        reason = used.limiter.insert_blocked(self._standing_locked(used), asked)
+        words[used.base + _WAITING] = asked if reason else 0
         return Held(reason) if reason else None
 
     def can_insert_locked(self, length: int) -> bool:
@@ -146,9 +147,10 @@ class Pace:
         if used.limiter is None:
             return True
         amount = used.limiter.insert_amount(length)
+        asked = used.limiter.insert_asked(amount, self._words[used.base + _LARGEST_INSERT])
         return not (
             used.limiter.impossible(amount, self._words[used.base + _LARGEST_SAMPLE])
-            or used.limiter.insert_blocked(self._standing_locked(used), amount)
+            or used.limiter.insert_blocked(self._standing_locked(used), asked)
         )
 
     def waiting_add_locked(self) -> str:

@@ -86,6 +86,8 @@ def test_a_dead_writer_gives_its_share_back(make_table: Any) -> None:
     table.add_sequence(3, content.sequence(3, 20), timeout_s=LONG_S)
     with pytest.raises(RateLimitedError):
         table.add_sequence(4, content.sequence(4, 1), timeout_s=0)
+    table.sample(19, 1)
+    assert not table.can_insert(1)  # before one of 20 may be added
     table.sample(1, 1)
     table.add_sequence(4, content.sequence(4, 1), timeout_s=0)
 
@@ -97,7 +99,7 @@ def test_a_writer_at_work_keeps_its_share(make_table: Any) -> None:
         member = crew.add(_add_slowly, table, 2, 20)
         crew.go()
         assert member.hear() == "writing"
-        with pytest.raises(RateLimitedError, match="would be 41 transitions, at most 40"):
+        with pytest.raises(RateLimitedError, match="would be 60 transitions, at most 40"):
             table.add_sequence(3, content.sequence(3, 1), timeout_s=0)
         # Nobody can sample yet what is being written.
         table.sample(15, 1)
@@ -153,3 +155,30 @@ def test_readers_that_pick_at_once_do_not_share_one_budget(make_table: Any) -> N
             table.sample(6, 1)
         table.add_sequence(2, content.sequence(2, 10))
         assert crew.results() == [15, 15]
+
+
+def _write_alike(table: ArrayMemoryTable, first: int, length: int) -> None:
+    for identity in range(first, first + (1 << 20)):
+        if link().told():
+            break
+        table.add_sequence(identity, content.sequence(identity, length), timeout_s=LONG_S)
+
+
+def test_long_sequences_get_their_turn_beside_short_ones(make_table: Any) -> None:
+    """With room for just its own, a short one would be added as soon as 4 have been sampled."""
+    limiter = SampleToInsertRatio(1.0, 100, 110)
+    table = make_table(columns=content.columns(), maxlen=4000, limiter=limiter)
+    with Crew("fork") as crew:
+        members = [crew.start(_write_alike, table, 0, 100)]
+        members += [crew.start(_write_alike, table, n << 20, STEPS) for n in (1, 2)]
+        members.append(crew.start(_read, table, 1))
+        while table.stats().sequences_added < 400:
+            for member in members:
+                member.look()
+        for member in members:
+            member.tell("stop")
+        table.limiter = None
+        crew.results()
+    identities = table.identities()
+    long = int((identities < 1 << 20).sum())
+    assert long > len(identities) / 10
