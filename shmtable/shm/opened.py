@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from io import FileIO
 from typing import Any
+
+# An object of C that has a descriptor and closes it as it goes, whatever kind of file that is. The
+# system's own ways of waiting for many files make no more of it, and say nothing; a file object,
+# where there are none, warns that nobody has closed it.
+_WAITER: Any = getattr(select, "epoll", None) or getattr(select, "kqueue", None)
+_OWNED: Callable[[int], Any] = FileIO if _WAITER is None else _WAITER.fromfd
 
 
 class Opened:
@@ -21,10 +28,9 @@ class Opened:
     """
 
     def __init__(self, function: Callable[..., int], *args: Any) -> None:
-        # From the call to the file object in one go: an interrupt comes before it, or finds an
-        # object that closes the descriptor as it goes.
+        # From the call to its owner in one go: an interrupt comes before it, or finds the owner.
         numbers = map(function, *([argument] for argument in args))
-        self._file = next(map(FileIO, numbers, ["rb"]))
+        self._file = next(map(_OWNED, numbers))
 
     @property
     def fd(self) -> int:

@@ -6,9 +6,11 @@ import pytest
 
 pytest.importorskip("ray", reason="needs ray: pip install 'shmtable[ray]'")
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +119,8 @@ def test_a_lock_whose_holder_is_gone_for_good_is_ruined(table: ArrayMemoryTable)
     numbers: list[int] = []
     gone.start()
     gone.join()
+    while os.path.exists(f"/proc/self/task/{numbers[0]}"):  # a moment longer than Python's thread
+        time.sleep(0.001)
     words[LOCK.mutex], words[LOCK.note_tid] = numbers[0], numbers[0]
     assert "which is gone" in damage.ruined_lock(table)
     assert "which is gone" in damage.behind(LockTimeoutError("waited 60 s"), table)
