@@ -190,7 +190,7 @@ class VirtualColumn(Column):
     def copied_from(self) -> tuple[str, int] | None:
         """As the mapper says; one that is no ``Mapper`` need not say anything."""
         shift = getattr(self.mapper, "shift", None)
-        later = None if shift is None else shift()
+        later = shift() if callable(shift) else None  # else a setting of that name, of their own
         return None if later is None else (self.target_name, later)
 
     def gather(self, windows: Windows) -> Tensor:

@@ -231,7 +231,15 @@ def test_a_subclass_with_a_compute_of_its_own_is_no_copy() -> None:
         def compute(self, windows, column):  # type: ignore[no-untyped-def]
             return windows.gather(column.target_name, 1)
 
+    class Shifted(Scaled):
+        """Twice the next element; it has a setting of that name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = 3  # type: ignore[assignment, method-assign]
+
     assert [mapper().shift() for mapper in (Scaled, Renamed, Same)] == [None, 1, 1]
+    assert VirtualColumn("v", (2,), int, "x", Shifted).copied_from is None
     column = VirtualColumn("v", (2,), int, "x", Scaled)
     schema = Schema.build([Column("x", (2,), int), column], "x")
     table = Placed(schema, [{"x": [[1, 2], [3, 4]]}])
