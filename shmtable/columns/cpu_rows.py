@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shmtable.columns.groups import Place
+from shmtable.types import Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,15 @@ class Together:
 
     Attributes:
         view: the whole rows.
+        take: copies those that begin at given rows, at once; None where ``view`` is to be copied
+            in whichever way suits so much memory.
         rows: how many a copy has.
         row: dtype of one, with a field for each of the columns.
         columns: their names, and the torch dtype where numpy has none like it.
     """
 
     view: View
+    take: Callable[[Int64Array], npt.NDArray[Any]] | None
     rows: int
     row: np.dtype[Any]
     columns: list[tuple[str, torch.dtype | None]]
@@ -69,3 +74,12 @@ class Item:
     strides: tuple[int, ...]
     recast: torch.dtype | None
     rows: npt.NDArray[Any]
+
+
+def taking(windows: npt.NDArray[Any]) -> Callable[[Int64Array], npt.NDArray[Any]]:
+    """What copies windows by their places, the quickest way.
+
+    Items one after the other are taken in half the time of an indexing; of others ``take`` would
+    first copy all there are.
+    """
+    return windows.take if windows.strides[0] == windows.itemsize else windows.__getitem__

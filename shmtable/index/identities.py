@@ -31,15 +31,15 @@ class Identities:
         self._slots = slots
         self._buckets = buckets
 
-    def _home(self, identity: int) -> int:
-        bits: int = self._words[f.BUCKETS].bit_length() - 1
-        return ((identity * _FACTOR) & _MASK) >> (64 - bits)
+    @staticmethod
+    def _home(identity: int, mask: int) -> int:
+        return ((identity * _FACTOR) & _MASK) >> (64 - mask.bit_length())
 
     def find_locked(self, identity: int) -> tuple[int, int]:
         """The slots of an identity as (LIVE, WRITING); 0 for none."""
         slots, buckets = self._slots, self._buckets
         mask = self._words[f.BUCKETS] - 1
-        place = self._home(identity)
+        place = self._home(identity, mask)
         live = writing = 0
         while slot := buckets[place]:
             base = slot * f.SLOT_WORDS
@@ -55,7 +55,7 @@ class Identities:
         """Enter ``slot``; the caller has seen to it that the map is at most half full."""
         buckets = self._buckets
         mask = self._words[f.BUCKETS] - 1
-        place = self._home(identity)
+        place = self._home(identity, mask)
         while buckets[place]:
             place = (place + 1) & mask
         buckets[place] = slot
@@ -64,12 +64,12 @@ class Identities:
         """Take ``slot`` out and close the hole, so that no later entry becomes unreachable."""
         slots, buckets = self._slots, self._buckets
         mask = self._words[f.BUCKETS] - 1
-        hole = self._home(identity)
+        hole = self._home(identity, mask)
         while buckets[hole] != slot:
             hole = (hole + 1) & mask
         place = hole
         while moving := buckets[place := (place + 1) & mask]:
-            home = self._home(slots[moving * f.SLOT_WORDS + f.IDENTITY])
+            home = self._home(slots[moving * f.SLOT_WORDS + f.IDENTITY], mask)
             # It may move into the hole unless its home lies behind the hole, on the way here.
             if (place - home) & mask >= (place - hole) & mask:
                 buckets[hole] = moving

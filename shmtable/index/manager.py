@@ -33,7 +33,7 @@ from shmtable.index.loading import (
     replaced_since_locked,
 )
 from shmtable.index.owners import Reservation, Reservations, Sweeps, owner_is_gone, sweep_is_due
-from shmtable.index.plan import Blocked, Growth, Planner, Request, Victims, duplicate
+from shmtable.index.plan import Blocked, Growth, Leaving, Planner, Request, Victims, duplicate
 from shmtable.index.rebuild import rebuild_locked
 from shmtable.shm import process
 from shmtable.shm.header import DIRTY
@@ -114,7 +114,7 @@ class Index:
         growth = self.plan.growth_locked(request.span, leaving)
         if growth is not None:
             return growth
-        return self._store_reservation_locked(request, live, leaving.slots, caller)
+        return self._store_reservation_locked(request, live, leaving, caller)
 
     def load_locked(
         self, requests: Sequence[Request], caller: FrameType
@@ -132,20 +132,20 @@ class Index:
             self.reservations.close(slot)
 
     def _store_reservation_locked(
-        self, request: Request, old: int, leaving: list[int], caller: FrameType
+        self, request: Request, old: int, leaving: Leaving, caller: FrameType
     ) -> Reservation:
         words = self.words
         words[DIRTY] = 1
-        if leaving:
+        if leaving.slots:
             words[f.SATURATED] = 1
-        if self.plan.passes_on_locked(request.span, leaving):
+        if leaving.passes_on:
             # One goes, another of the same size comes: no gap is made, none is looked for.
-            slot = leaving[0]
+            slot = leaving.slots[0]
             self._vacate_locked(slot)
             start = self.arrays.slot_words[slot * f.SLOT_WORDS + f.START]
             reservation = self._occupy_locked(request, f.WRITING, slot, start, old, caller)
         else:
-            for slot in leaving:
+            for slot in leaving.slots:
                 self._leave_locked(slot)
             # Reserved rows hold it, but ejections may have crowded the gap that was planned with.
             node = self.extents.locate_locked(request.span, words[f.RESERVED_ROWS])
@@ -184,21 +184,16 @@ class Index:
         notes[base + f.PUBLISH_AT] = -1
         slots[base + f.IDENTITY] = request.identity
         slots[base + f.START] = start
-        slots[base + f.LENGTH] = request.length
+        slots[base + f.LENGTH] = length = request.length
         slots[base + f.SPAN] = request.span
-        if request.length > words[f.LONGEST]:
-            words[f.LONGEST] = request.length
+        if length > words[f.LONGEST]:
+            words[f.LONGEST] = length
         generation = slots[base + f.GENERATION]
         self.reservations.open(slot, caller)
         slots[base + f.STATE] = state  # the commit point
+        replaced_generation = slots[old * f.SLOT_WORDS + f.GENERATION]
         return Reservation(
-            slot=slot,
-            generation=generation,
-            start=start,
-            length=request.length,
-            replaces=old,
-            replaced_generation=slots[old * f.SLOT_WORDS + f.GENERATION],
-            live_from=words[f.LIVE_FROM],
+            slot, generation, start, length, old, replaced_generation, words[f.LIVE_FROM]
         )
 
     # -- commit and abort ------------------------------------------------------------------
@@ -219,19 +214,17 @@ class Index:
             DuplicateIdentityError: the table was restored meanwhile, with this identity in it.
         """
         words, slots, notes = self.words, self.arrays.slot_words, self.arrays.note_words
-        slot = reservation.slot
+        slot, generation, start, length, old, old_generation, live_from = reservation
         base = slot * f.SLOT_WORDS
-        if not self._is_ours(slot) or slots[base + f.GENERATION] != reservation.generation:
+        if not self._is_ours(slot) or slots[base + f.GENERATION] != generation:
             self.reservations.close(slot)
             raise SlotLostError(
                 f"slot {slot} was reclaimed while its sequence was being written: its owner was "
                 "taken for dead; add the sequence again",
                 slot=slot,
             )
-        start, length = slots[base + f.START], slots[base + f.LENGTH]
-        old, old_generation = reservation.replaces, reservation.replaced_generation
         leaving: list[int] = []
-        if words[f.LIVE_FROM] != reservation.live_from:
+        if words[f.LIVE_FROM] != live_from:
             old, old_generation = replaced_since_locked(self, slot, replace)
             leaving = leaving_since_locked(self, old, victims)
         words[DIRTY] = 1
@@ -269,7 +262,7 @@ class Index:
 
     def give_back_abandoned_locked(self) -> None:
         """The same, now and then: for every call that holds the lock anyway."""
-        if len(self.reservations):
+        if self.reservations:
             self._own_sweeps.run(self.abort_abandoned_locked)
 
     def _abort_locked(self, slots: list[int]) -> None:

@@ -53,38 +53,28 @@ def owner_is_gone(arrays: Arrays, slot: int) -> bool:
     )
 
 
-class Reservations:
-    """The open reservations of this process, each with the call that will finish it.
+class Reservations(dict[int, tuple[int, FrameType]]):
+    """The open reservations of this process: by slot, the call that will finish it, and its thread.
 
     A call that is interrupted gives its slot back on the way out. Where even that is interrupted
     (or the thread dies) the slot is abandoned: known by its frame being on no stack any more.
     """
 
-    def __init__(self) -> None:
-        self._open: dict[int, tuple[int, FrameType]] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
     def open(self, slot: int, caller: FrameType) -> None:
         """Note a reservation, before it becomes real, and the call that will finish it."""
-        self._open[slot] = (threading.get_ident(), caller)
+        self[slot] = (threading.get_ident(), caller)
 
     def close(self, slot: int) -> None:
         """Forget a reservation that was committed, given back or lost."""
-        self._open.pop(slot, None)
-
-    def drop_all(self) -> None:
-        """In a forked child: the reservations are the parent's."""
-        self._open.clear()
+        self.pop(slot, None)
 
     def of(self, caller: FrameType) -> list[int]:
         """The slots that a call has open."""
-        return [slot for slot, entry in self._open.items() if entry[1] is caller]
+        return [slot for slot, entry in self.items() if entry[1] is caller]
 
     def abandoned(self) -> list[int]:
         """The slots whose call is on no thread's stack any more."""
-        return [slot for slot, entry in self._open.items() if not _is_running(*entry)]
+        return [slot for slot, entry in self.items() if not _is_running(*entry)]
 
 
 def sweep_is_due(words: memoryview, own: int) -> bool:

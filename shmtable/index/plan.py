@@ -35,10 +35,17 @@ _TAKEN = Blocked("the room left is taken by sequences that others are writing")
 
 
 class Leaving(NamedTuple):
-    """Who must go first. ``fits``: the memory that is reserved will do then, as far as is known."""
+    """Who must go first.
+
+    Attributes:
+        slots: of those.
+        fits: the memory that is reserved will do then, as far as is known.
+        passes_on: it is one, and has just the rows that are wanted.
+    """
 
     slots: list[int]
     fits: bool
+    passes_on: bool = False
 
 
 class Request(NamedTuple):
@@ -52,7 +59,7 @@ class Request(NamedTuple):
 
 
 # The ejector, bound to its random generator: transitions to free -> live slots that free them.
-Victims = Callable[[int], Int64Array]
+Victims = Callable[[int], Int64Array | list[int]]
 
 
 class Planner:
@@ -75,8 +82,8 @@ class Planner:
 
     def leaving_locked(self, request: Request, old: int, victims: Victims) -> Leaving | Blocked:
         """Choose who must go for the request to fit. ``old`` is kept: it is to be replaced."""
-        words = self._arrays.words
-        old_steps = self._arrays.slot_words[old * f.SLOT_WORDS + f.LENGTH] if old else 0
+        words, slots = self._arrays.words, self._arrays.slot_words
+        old_steps = slots[old * f.SLOT_WORDS + f.LENGTH] if old else 0
         need = words[f.LIVE_STEPS] + words[f.WRITING_STEPS] + request.length
         need -= old_steps + words[f.MAXLEN]
         sequences = words[f.LIVE_COUNT] + words[f.WRITING_COUNT] + (0 if old else 1)
@@ -92,8 +99,8 @@ class Planner:
             if wanted > available or (full and not available):
                 return _TAKEN
             leaving = self.ask_locked(victims, wanted, old, old_steps) if wanted else []
-            if self.passes_on_locked(request.span, leaving):
-                return Leaving(leaving, True)
+            if len(leaving) == 1 and slots[leaving[0] * f.SLOT_WORDS + f.SPAN] == request.span:
+                return Leaving(leaving, True, True)
             if self._extents.fits_locked(request.span, leaving, self._rows_at_hand()):
                 return Leaving(leaving, True)
             # Rows enough become free, but apart from each other. A few more ejections often join
@@ -119,18 +126,13 @@ class Planner:
             # Free rows enough, but nowhere in one piece: only more ejections can help.
             wanted = min(2 * max(wanted, request.span), available)
 
-    def passes_on_locked(self, span: int, leaving: list[int]) -> bool:
-        """Whether the one that leaves has just the rows that are wanted."""
-        slots = self._arrays.slot_words
-        return len(leaving) == 1 and slots[leaving[0] * f.SLOT_WORDS + f.SPAN] == span
-
     def ask_locked(self, victims: Victims, wanted: int, old: int, old_steps: int) -> list[int]:
         """The ejector's choice without ``old``, checked: a user may have written it."""
         slots = self._arrays.slot_words
-        chosen: list[int] = victims(wanted).tolist()
+        chosen = _as_list(victims(wanted))
         freed = 0
-        if old in chosen:
-            others = [slot for slot in victims(wanted + old_steps).tolist() if slot != old]
+        if old and old in chosen:
+            others = [slot for slot in _as_list(victims(wanted + old_steps)) if slot != old]
             # Where ``old`` would have gone late, those before it free more than is needed.
             sums = np.cumsum(self._arrays.slots[others, f.LENGTH])
             chosen = others[: np.searchsorted(sums, wanted) + 1]
@@ -191,6 +193,10 @@ class Planner:
         words = self._arrays.words
         limit = row_limit(words[f.MAXLEN], words[f.MAX_SEQUENCES], self._extra_rows)
         return min(limit, self._capacity_rows)
+
+
+def _as_list(slots: Int64Array | list[int]) -> list[int]:
+    return slots if type(slots) is list else np.asarray(slots).tolist()
 
 
 def duplicate(identity: int, live: bool) -> DuplicateIdentityError:

@@ -134,13 +134,14 @@ class IndexView:
         """
         if records is None:
             records = self.slots.take(slots, axis=0)
+        fields = records.T
         return SamplePoints(
             slots,
             offsets,
-            records[:, f.GENERATION],
-            records[:, f.IDENTITY],
-            records[:, f.START] + offsets,
-            records[:, f.LENGTH],
+            fields[f.GENERATION],
+            fields[f.IDENTITY],
+            fields[f.START] + offsets,
+            fields[f.LENGTH],
             chances,
         )
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from shmtable.index import Index
 from shmtable.index import fields as f
-from shmtable.strategies import EjectionStrategy, SampleStrategy
+from shmtable.strategies import EjectionStrategy, SampleStrategy, Strategy
+
+
+def overrides(strategy: Strategy, method: str) -> bool:
+    """Whether a strategy has something to say there: worth asking once, not in every call."""
+    return getattr(type(strategy), method) is not getattr(Strategy, method)
 
 
 class Told:
@@ -16,16 +21,19 @@ class Told:
     def __init__(self, sampler: SampleStrategy, ejector: EjectionStrategy) -> None:
         self._sampler = sampler
         self._ejector = ejector
+        both = (sampler, ejector)
+        self._track = [strategy.track for strategy in both if overrides(strategy, "track")]
+        self._forget = [strategy.forget for strategy in both if overrides(strategy, "forget")]
 
     def track(self, slot: int, start: int, length: int) -> None:
         """A sequence is about to become live."""
-        self._sampler.track(slot, start, length)
-        self._ejector.track(slot, start, length)
+        for track in self._track:
+            track(slot, start, length)
 
     def forget(self, slot: int, start: int, length: int) -> None:
         """A live sequence has left."""
-        self._sampler.forget(slot, start, length)
-        self._ejector.forget(slot, start, length)
+        for forget in self._forget:
+            forget(slot, start, length)
 
     def rebuild(self) -> None:
         """Everything derived is to be derived anew."""

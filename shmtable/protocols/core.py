@@ -22,7 +22,7 @@ from shmtable.index import fields as f
 from shmtable.index.layout import MINIMUM_BUCKETS, SPARE_SLOTS, row_limit
 from shmtable.limiters import Limiter
 from shmtable.mappers import MAPPERS
-from shmtable.protocols.callbacks import Repair, Told
+from shmtable.protocols.callbacks import Repair, Told, overrides
 from shmtable.protocols.device import DeviceMemory, reached, storage_of
 from shmtable.protocols.header import (
     check_strategy,
@@ -132,8 +132,8 @@ class Core:
         self.converter = Converter(self.schema, self.options.maxlen, device)
         # What the strategies have to say beyond the obligatory: asked once, not in every call.
         both = (self.sampler, self.ejector)
-        self.receivers = [s for s in both if _overrides(s, Strategy, "receive")]
-        self.listeners = [s for s in both if _overrides(s, Strategy, "on_sample")]
+        self.receivers = [s for s in both if overrides(s, "receive")]
+        self.listeners = [s for s in both if overrides(s, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
         self.pace = Pace(arena.words, self.options.max_times_sampled)
         self.generated = 0
@@ -233,7 +233,7 @@ class Core:
 
     # -- under the lock --------------------------------------------------------------------
 
-    def victims_locked(self, transitions: int) -> Int64Array:
+    def victims_locked(self, transitions: int) -> Int64Array | list[int]:
         """Live slots to eject so that at least so many transitions become free."""
         return self.ejector.sample(transitions, self._generator_locked())
 
@@ -346,7 +346,7 @@ class Core:
     def close(self) -> None:
         """Let go of the arena; what a thread is using at this moment stays until it is done."""
         try:
-            if len(self.index.reservations):  # of a call that was interrupted, perhaps: ended now
+            if self.index.reservations:  # of a call that was interrupted, perhaps: ended now
                 self.guard.run(self.index.abort_abandoned_locked)
         finally:
             self.attachments.leave()
@@ -372,11 +372,7 @@ class Core:
         self._random = None
         self.attachments.forget()
         self.waited.forget()
-        self.index.reservations.drop_all()
-
-
-def _overrides(strategy: Strategy, base: type[Strategy], method: str) -> bool:
-    return getattr(type(strategy), method) is not getattr(base, method)
+        self.index.reservations.clear()
 
 
 def _nothing_to_repair() -> None:

@@ -12,7 +12,7 @@ returned, it has added without knowing, and adding again meets a duplicate.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
@@ -45,20 +45,24 @@ def add(
     timeout_s: float | None,
     priority: Any = None,
 ) -> None:
-    """Convert and check all sequences, by identity, and then add them; see ``add_sequences``.
+    """Convert and check all sequences, by identity, and then add them; see ``_add_all``.
 
     Raises:
         SequenceError: one does not fit the columns; nothing has changed.
         PriorityError: the priority is none; nothing has changed.
     """
     core.converter.maxlen = core.maxlen()
-    identities, prepared = [], []
+    replace = core.options.on_duplicate == "replace"
+    requests, prepared = [], []
     for identity, sequence in sequences:
-        identities.append(identity)
-        prepared.append(core.converter.prepare(sequence))
+        ready = core.converter.prepare(sequence)
+        prepared.append(ready)
+        requests.append(Request(identity, ready.length, ready.span, ready.extra, replace))
     if priority is not None:
         priority = as_priority(core, priority, prepared[0].length)
-    add_sequences(core, identities, prepared, timeout_s, priority)
+    if len(requests) > 1 and not replace:
+        _refuse_repeats(core, [request.identity for request in requests])
+    _add_all(core, requests, prepared, timeout_s, priority)
 
 
 def add_generated(core: Core, sequence: Any, timeout_s: float | None, priority: Any = None) -> int:
@@ -88,22 +92,22 @@ def add_generated(core: Core, sequence: Any, timeout_s: float | None, priority: 
         core.generated = count + skip
         number = core.attachments.number << _COUNT_BITS | count & (1 << _COUNT_BITS) - 1
         identity = -1 - (number & 2**63 - 1)
+        # Not even a table that replaces may lose a sequence to a number made up here.
+        request = Request(identity, prepared.length, prepared.span, prepared.extra, False)
         try:
-            # Not even a table that replaces may lose a sequence to a number made up here.
-            add_sequences(core, [identity], [prepared], timeout_s, priority, replace=False)
+            _add_all(core, [request], [prepared], timeout_s, priority)
         except DuplicateIdentityError:
             skip *= 2  # a restored file has as many in a row as its writer has added
         else:
             return identity
 
 
-def add_sequences(
+def _add_all(
     core: Core,
-    identities: Sequence[int],
-    sequences: Sequence[Prepared],
+    requests: list[Request],
+    sequences: list[Prepared],
     timeout_s: float | None,
-    priority: Priority = None,
-    replace: bool | None = None,
+    priority: Priority,
 ) -> None:
     """Add sequences in order, as many as may be under one hold of the lock.
 
@@ -111,29 +115,19 @@ def add_sequences(
 
     Args:
         core: the table.
-        identities: one for each sequence.
+        requests: one for each sequence.
         sequences: converted, and so valid.
         timeout_s: how long to wait for room that others are writing into; None for ever.
         priority: of the sequences: one for all, or float64 [length]; None for the default.
-        replace: put them in the place of those that have their identities; None for as the
-            table does.
 
     Raises:
-        DuplicateIdentityError: an identity is in the table, or occurs twice here.
+        DuplicateIdentityError: an identity is in the table.
         SharedMemoryError: the system has no memory left.
         WaitTimeoutError: no room in time.
         RateLimitedError: the limiter did not admit it in time.
         SpecError: under this limiter it could make adds and samples wait for each other for ever.
     """
-    if replace is None:
-        replace = core.options.on_duplicate == "replace"
-    requests = [
-        Request(identity, sequence.length, sequence.span, sequence.extra, replace)
-        for identity, sequence in zip(identities, sequences, strict=True)
-    ]
-    if len(requests) > 1 and not replace:
-        _refuse_repeats(core, identities)
-    if len(core.index.reservations):
+    if core.index.reservations:
         core.guard.run(core.index.abort_abandoned_locked)
     # Closed by another thread, the file stays ours until the rows are written: to a process that
     # attaches to a file without users, nothing in it is being written any more.
@@ -146,7 +140,7 @@ def add_sequences(
             for number, reservation in enumerate(reservations, done):
                 copy(core, reservation, sequences[number])
                 core.receive(reservation.slot, reservation.start, reservation.length, priority)
-            core.guard.run(_commit_locked, core, reservations, replace)
+            core.guard.run(_commit_locked, core, reservations, requests[done].replace)
             done += len(reservations)
     except BaseException:
         settle(core.memory)  # before the rows are somebody else's
@@ -160,7 +154,7 @@ def _reserve(
     core: Core, requests: list[Request], caller: FrameType, timeout_s: float | None
 ) -> list[Reservation]:
     """Reserve at least one of the requests, waiting and growing as it takes."""
-    wait = Wait(core, timeout_s, f.ADDS_WAITED_NS)
+    wait: Wait | None = None
     while True:
         reservations, obstacle, seen = core.guard.run(_reserve_locked, core, requests, caller)
         if reservations:
@@ -169,6 +163,7 @@ def _reserve(
             core.grow(obstacle)
         elif obstacle is not None and not core.guard.run(core.index.sweep_locked):
             refuse_lost(core.memory)
+            wait = wait or Wait(core, timeout_s, f.ADDS_WAITED_NS)
             held = isinstance(obstacle, Held)
             if wait.is_over():
                 if held:
@@ -222,7 +217,7 @@ def _commit_locked(core: Core, reservations: list[Reservation], replace: bool) -
         core.attachments.added(reservation.length)
 
 
-def _refuse_repeats(core: Core, identities: Sequence[int]) -> None:
+def _refuse_repeats(core: Core, identities: list[int]) -> None:
     """Refuse a batch before its first store where that can be foreseen."""
     seen: set[int] = set()
     for identity in identities:
@@ -235,6 +230,6 @@ def _refuse_repeats(core: Core, identities: Sequence[int]) -> None:
     core.guard.run(_refuse_known_locked, core, identities)
 
 
-def _refuse_known_locked(core: Core, identities: Sequence[int]) -> None:
+def _refuse_known_locked(core: Core, identities: list[int]) -> None:
     for identity in identities:
         core.index.refuse_duplicate_locked(identity)

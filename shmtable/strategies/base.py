@@ -201,14 +201,14 @@ class EjectionStrategy(Strategy):
     """Chooses sequences to remove."""
 
     @abstractmethod
-    def sample(self, count: int, random: np.random.Generator) -> Int64Array:
+    def sample(self, count: int, random: np.random.Generator) -> Int64Array | list[int]:
         """Choose live sequences that together hold at least ``count`` transitions.
 
         Args:
             count: transitions to free, 1 up to ``view.live_steps``.
             random: this process's generator.
         Returns:
-            int64 [k] distinct live slots.
+            int64 [k] distinct live slots, or a list of them, which for a few takes less time.
         """
 
 

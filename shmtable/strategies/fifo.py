@@ -105,7 +105,7 @@ class LifoSampleStrategy(FifoSampleStrategy):
 class FifoEjectionStrategy(EjectionStrategy):
     """Removes the oldest sequences first; O(sequences removed)."""
 
-    def sample(self, count: int, random: np.random.Generator) -> Int64Array:
+    def sample(self, count: int, random: np.random.Generator) -> list[int]:
         """See the class."""
         return _ejected(self.view, count, self.view.oldest(), self.view.newer)
 
@@ -113,12 +113,12 @@ class FifoEjectionStrategy(EjectionStrategy):
 class LifoEjectionStrategy(EjectionStrategy):
     """Removes the newest sequences first; O(sequences removed)."""
 
-    def sample(self, count: int, random: np.random.Generator) -> Int64Array:
+    def sample(self, count: int, random: np.random.Generator) -> list[int]:
         """See the class."""
         return _ejected(self.view, count, self.view.newest(), self.view.older)
 
 
-def _ejected(view: IndexView, count: int, slot: int, following: _Following) -> Int64Array:
+def _ejected(view: IndexView, count: int, slot: int, following: _Following) -> list[int]:
     """From ``slot`` on, as many as it takes."""
     chosen: list[int] = []
     freed = 0
@@ -126,4 +126,4 @@ def _ejected(view: IndexView, count: int, slot: int, following: _Following) -> I
         chosen.append(slot)
         freed += view.length(slot)
         slot = following(slot)
-    return np.array(chosen, np.int64)
+    return chosen

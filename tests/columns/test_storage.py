@@ -24,7 +24,7 @@ from shmtable.columns import (
     VirtualColumn,
 )
 from shmtable.columns import storage as storage_module
-from shmtable.mappers import NextElementMapper, SyntheticDones
+from shmtable.mappers import NextElementMapper, NextNElementWrapper, SyntheticDones
 from tests.columns.placing import Placed, bits
 
 
@@ -270,6 +270,9 @@ def test_columns_that_are_copied_together(length: int) -> None:
     placed, _ = _side_by_side(
         VirtualColumn("next_obs", (3, 2), "float32", "obs", NextElementMapper),
         VirtualColumn("next_half", (5,), "bfloat16", "half", NextElementMapper),
+        # One more in a row, and one that leaves a gap.
+        VirtualColumn("second", (3, 2), "float32", "obs", NextNElementWrapper(2)),
+        VirtualColumn("fourth", (5,), "bfloat16", "half", NextNElementWrapper(4)),
         VirtualColumn("again", (3, 2), "float32", "obs", NextElementMapper),
         VirtualColumn("next_image", (9, 9, 4), "uint8", "image", NextElementMapper),
         VirtualColumn("last", (), "int64", "wide", NextElementMapper.with_only_last),

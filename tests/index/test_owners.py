@@ -87,7 +87,7 @@ def test_closing_forgets() -> None:
     reservations.close(5)
     reservations.close(5)
     assert reservations.of(sys._getframe()) == [6]
-    reservations.drop_all()
+    reservations.clear()
     assert len(reservations) == 0
 
 
@@ -185,7 +185,7 @@ def test_somebody_looks_for_slots_of_the_dead_now_and_then(
         world.reserve(identity, 5).slot if state == f.WRITING else world.load(identity, 5)
         for identity in (1, 2)
     )
-    world.index.reservations.drop_all()  # those are other processes'
+    world.index.reservations.clear()  # those are other processes'
     world.orphan(first)
     world.add(3, 5)
     assert world.slots_in(state).tolist() == [second]
@@ -203,7 +203,7 @@ def test_somebody_looks_for_slots_of_the_dead_now_and_then(
 def test_the_clock_of_another_run_of_the_machine_keeps_nobody_from_looking() -> None:
     world = World()
     slot = world.reserve(1, 5).slot
-    world.index.reservations.drop_all()
+    world.index.reservations.clear()
     world.orphan(slot)
     world.words[f.SWEEP_AT_NS] = time.monotonic_ns() + 10**15
     world.add(2, 5)
@@ -213,6 +213,6 @@ def test_the_clock_of_another_run_of_the_machine_keeps_nobody_from_looking() -> 
 def test_the_living_are_left_alone() -> None:
     world = World()
     slot = world.reserve(1, 5).slot
-    world.index.reservations.drop_all()
+    world.index.reservations.clear()
     world.add(2, 5)
     assert world.slots_in(f.WRITING).tolist() == [slot]

@@ -358,7 +358,7 @@ def test_steps_count_only_when_they_are_committed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(core.sampler, "track", cut_off)
+        patched.setattr(core.index, "_track", cut_off)
         with pytest.raises(KeyboardInterrupt):
             table.add_sequence(2, small_sequence(2, 100))
     assert table.stats().transitions_added == 7
