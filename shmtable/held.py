@@ -28,7 +28,6 @@ class HeldTable:
     """One process's hold on a table, whatever is done with its content."""
 
     adaptors: list[Adaptor]
-    device: torch.device
     _open: Core | None
 
     @classmethod
@@ -73,6 +72,16 @@ class HeldTable:
         self.adaptors = as_adaptors(adaptors)
         self.device = as_device(device)
         self._deliveries = Deliveries(self.device) if self.device.type == "cuda" else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are delivered."""
+        return self._device
+
+    @device.setter
+    def device(self, device: torch.device) -> None:
+        self._device = device
+        self._on_cpu = device.type == "cpu"  # asked in every sample, where torch takes its time
 
     @property
     def _core(self) -> Core:

@@ -216,7 +216,7 @@ class ArrayMemoryTable(Steered):
                 # On a stream that does not wait for the caller's.
                 with core.memory.backend.working():
                     _move(result, self.device)
-            elif core.memory is None and self.device.type != "cpu":
+            elif core.memory is None and not self._on_cpu:
                 _move(result, self.device)
         for adaptor in self.adaptors:
             result = adaptor(result, count, sequence_length)

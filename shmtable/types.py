@@ -100,7 +100,8 @@ class SampleResult(dict[str, Any]):
         points: SamplePoints | None = None,
         weights: Tensor | None = None,
     ) -> None:
-        super().__init__(columns or {})
+        if columns:
+            self.update(columns)
         self.points = points
         self.weights = weights
 

@@ -293,52 +293,30 @@ class CpuStorage:
         return view
 
     def _new_plan(self, count: int, length: int) -> list[Together]:
-        """How ``count`` windows are copied: each region of columns once for every shift.
-
-        Single rows of columns that lie among others are copied together with the rows behind
-        them, if those are wanted as well.
-        """
-        groups: dict[tuple[int, range], list[tuple[str, Item, int]]] = {}
+        """How ``count`` windows are copied: each region of columns once for every shift."""
+        groups: dict[tuple[int, int], list[tuple[str, Item]]] = {}
         for name, (stored, shift) in self._copied_from.items():
             item = self._items[stored]
-            rows = range(shift, shift + 1)
-            if length == 1 and not item.place.apart:
-                rows = self._run_of(item.region, shift)
-            first = (shift - rows.start) * self._strides[item.region]
-            groups.setdefault((item.region, rows), []).append((name, item, first))
+            groups.setdefault((item.region, shift), []).append((name, item))
         plan = []
-        for (region, rows), group in groups.items():
-            view = self._view(region, length + len(rows) - 1, rows.start)
+        for (region, shift), group in groups.items():
+            view = self._view(region, length, shift)
             small = count * view.windows.itemsize <= _ALONE_BYTES
             row = np.dtype(
                 {
-                    "names": [name for name, *_ in group],
-                    "formats": [(item.dtype, item.shape) for _, item, _ in group],
-                    "offsets": [first + item.place.offset for _, item, first in group],
-                    "itemsize": len(rows) * self._strides[region],
+                    "names": [name for name, _ in group],
+                    "formats": [(item.dtype, item.shape) for _, item in group],
+                    "offsets": [item.place.offset for _, item in group],
+                    "itemsize": self._strides[region],
                 }
             )
-            columns = [(name, item.recast) for name, item, _ in group]
+            columns = [(name, item.recast) for name, item in group]
             take = taking(view.windows) if small else None
             plan.append(Together(view, take, count * length, row, columns))
         if len(self._plans) >= _MAX_VIEWS:
             self._plans.clear()
         self._plans[count, length] = plan
         return plan
-
-    def _run_of(self, region: int, shift: int) -> range:
-        """The shifts next to each other that are copied of a region, ``shift`` among them."""
-        shifts = {
-            shift
-            for stored, shift in self._copied_from.values()
-            if self._items[stored].region == region
-        }
-        first = last = shift
-        while first - 1 in shifts:
-            first -= 1
-        while last + 1 in shifts:
-            last += 1
-        return range(first, last + 1)
 
     def _new_single(self, name: str, shift: int) -> View:
         """Single rows of one column, without what lies beside it."""

@@ -227,7 +227,7 @@ class Windows:
             ends = compare(_count_from_one(self.steps), self._left[:, None]).reshape(-1)
         else:
             # A window inside its sequence can end it with its own last step only.
-            ends = self._left == self.steps
+            ends = np.equal(self._left, _as_array(self.steps))
             if self.steps > 1:
                 lasts = ends
                 ends = np.zeros(len(lasts) * self.steps, np.bool_)
@@ -256,6 +256,12 @@ class Windows:
 def _count_from_one(steps: int) -> Int64Array:
     """int64 [L]: 1, 2, ... L. Shared between calls, never written."""
     return np.arange(1, steps + 1)
+
+
+@lru_cache(maxsize=256)
+def _as_array(steps: int) -> Int64Array:
+    """int64 []: what numpy would make of the number each time. Shared, never written."""
+    return np.array(steps)
 
 
 def gather_columns(

@@ -66,6 +66,7 @@ class Core:
         guard: the table lock.
         receivers, listeners, prioritized: those strategies that want to know of sequences being
             written, of windows handed out, of priorities.
+        weighs: whether samples have weights.
         generated: identities made up by this process.
     """
 
@@ -135,6 +136,7 @@ class Core:
         self.receivers = [s for s in both if overrides(s, "receive")]
         self.listeners = [s for s in both if overrides(s, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
+        self.weighs = type(self.sampler).weights is not SampleStrategy.weights
         self.pace = Pace(arena.words, self.options.max_times_sampled)
         self.generated = 0
         self.waited = Waited(arena.words, self.guard)

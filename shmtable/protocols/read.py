@@ -44,6 +44,7 @@ from shmtable.types import Int64Array, SamplePoints, SampleResult
 _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
 _NONE: Int64Array = np.empty(0, np.int64)
+_ONE: Int64Array = np.array(1)  # an array already: numpy would make one of the number each time
 _WEIGHTS = ""  # beside the columns, of which none has this name
 _Moment = tuple[int, int]  # UPDATES and EXITS, when windows were picked
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
@@ -93,7 +94,7 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
 def _result(
     core: Core, columns: dict[str, Tensor], points: SamplePoints, weights: Tensor | None
 ) -> SampleResult:
-    if weights is None:
+    if weights is None and core.weighs:
         weights = core.sampler.weights(points)
         if weights is not None and isinstance(core.storage, DeviceStorage):
             found = {_WEIGHTS: weights}
@@ -151,16 +152,17 @@ def _pick_locked(
             return points, (words[f.UPDATES], words[f.EXITS])
     elif words[f.LIVE_COUNT]:
         points = _draw_locked(core, count, steps)
-        if len(points):
+        if len(points.slots):
             return points, (words[f.UPDATES], words[f.EXITS])
     return None, (core.guard.bell.seen_locked(), 0)
 
 
 def _draw_locked(core: Core, count: int, steps: int) -> SamplePoints:
     points = core.sampler.sample(count, steps, core.random_locked())
-    if len(points) != count and len(points):
+    found = len(points.slots)
+    if found != count and found:
         raise StrategyError(
-            f"the sampler chose {len(points)} windows, {count} were asked for: it must "
+            f"the sampler chose {found} windows, {count} were asked for: it must "
             "return exactly so many, or none at all when no sequence offers one"
         )
     return points
@@ -290,7 +292,7 @@ def _validate_locked(
             return _Seen(core.guard.bell.seen_locked()) if isinstance(over, Held) else over
     if core.listeners:
         words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
-    np.add.at(core.arrays.times_sampled, slots, 1)
+    np.add.at(core.arrays.times_sampled, slots, _ONE)
     words[f.WINDOWS_SAMPLED] += len(slots)
     words[f.STEPS_SAMPLED] += len(slots) * steps
     core.attachments.sampled()

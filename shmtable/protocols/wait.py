@@ -42,12 +42,13 @@ class Wait:
         counter: the header's word that what it takes is added to.
     """
 
+    _began: float | None = None
+    _told = 0.0
+
     def __init__(self, core: Core, timeout_s: float | None, counter: int) -> None:
         self._core = core
         self.timeout_s = timeout_s
         self._counter = counter
-        self._began: float | None = None
-        self._told = 0.0
 
     def is_over(self) -> bool:
         """Whether the time is up; it begins with the first question."""

@@ -27,7 +27,12 @@ _ERRORCHECK = 2  # glibc and musl agree on all three
 
 
 def _quick(name: str) -> clib.Function:
-    found = clib.function(name, ctypes.c_void_p, keep_gil=True)
+    """A function of one pointer, which is given as ``byref`` makes it: declared types take longer.
+
+    Raises:
+        SpecError: there is none of this name.
+    """
+    found = clib.function(name, keep_gil=True)
     if found is None:
         raise SpecError(f"this system has no {name}; create the table with lock='portable'")
     return found
@@ -84,7 +89,7 @@ class RobustMutex:
         self._address = address = memory.data_ptr() + offset
         _in_use[address] = _in_use.get(address, 0) + 1
         weakref.finalize(self, _retire, memory, address).atexit = False
-        self.token = ctypes.c_void_p(address)
+        self.token = ctypes.byref(ctypes.c_char.from_address(address))
         self.quick_try: Callable[[Any], int] = _quick("pthread_mutex_trylock")
         self.quick_release: Callable[[Any], object] = _quick("pthread_mutex_unlock")
         self._consistent = _quick("pthread_mutex_consistent")

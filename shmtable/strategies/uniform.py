@@ -55,19 +55,20 @@ class UniformSampleStrategy(SampleStrategy):
     few long sequences among many short ones, and long windows) all windows are counted.
     """
 
-    # Offsets, sequences and windows of the last pairs drawn, and the bounds for them.
+    # For how many offsets, sequences and windows the last pairs were drawn, and their bounds.
     _bounds: tuple[tuple[int, int, int], npt.NDArray[np.float64]] = (0, 0, 0), np.empty(0)
 
     def sample(self, count: int, sequence_length: int, random: np.random.Generator) -> SamplePoints:
         """See the class; O(count), or O(sequences) in the rare last case."""
         view = self.view
-        longest = view.longest
+        longest, sequences = view.longest, view.live_count
         if sequence_length > longest and not view.short:
             none = view.live[:0]
             return view.points(none, none)
-        if view.live_steps == view.live_count * longest:
+        if view.live_steps == sequences * longest:
             # All sequences are as long: every draw is kept.
-            return view.points(*self._pairs(count, sequence_length, random))
+            offsets = max(longest - sequence_length + 1, 1)
+            return view.points(*self._pairs(offsets, sequences, count, random))
         # Every draw kept is uniform over the windows, whichever way it was made, so the parts may
         # be put together and cut off at ``count``.
         parts: list[_Draws] = []
@@ -120,27 +121,29 @@ class UniformSampleStrategy(SampleStrategy):
 
     def _by_sequence(self, tries: int, steps: int, random: np.random.Generator) -> _Draws:
         view = self.view
-        slots, offsets, records = self._pairs(tries, steps, random)
+        most = max(view.longest - steps + 1, 1)
+        slots, offsets, records = self._pairs(most, view.live_count, tries, random)
         room = records[:, f.LENGTH] - steps
         if view.short:
             np.maximum(room, 0, out=room)
         kept = (offsets <= room).nonzero()[0]
         return _Draws(slots[kept], offsets[kept], records.take(kept, axis=0))
 
-    def _pairs(self, count: int, steps: int, random: np.random.Generator) -> _Draws:
-        """Sequences and offsets at which the longest of them has a window."""
-        view = self.view
-        of = max(view.longest - steps + 1, 1), view.live_count, count
+    def _pairs(
+        self, offsets: int, sequences: int, count: int, random: np.random.Generator
+    ) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Sequences, and offsets below a bound: slots, offsets and the slots' records."""
         known, bounds = self._bounds
+        of = offsets, sequences, count
         if known != of:
-            bounds = np.repeat([float(of[0]), float(of[1])], count)
+            bounds = np.repeat([float(offsets), float(sequences)], count)
             self._bounds = of, bounds
         # As ``_below``, but both at once, bounded by an array that is mostly there already.
         numbers = random.random(2 * count)
         numbers *= bounds
         whole = numbers.astype(np.int64)
-        slots = view.live.take(whole[count:])
-        return _Draws(slots, whole[:count], view.slots.take(slots, 0))
+        slots = self.view.live.take(whole[count:])
+        return slots, whole[:count], self.view.slots.take(slots, 0)
 
     def _by_count(self, count: int, steps: int, random: np.random.Generator) -> _Draws:
         slots = self.view.live_slots()
