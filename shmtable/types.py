@@ -63,14 +63,13 @@ class SamplePoints:
 
 def _combined(combine: Callable[..., Any], *points: SamplePoints) -> SamplePoints:
     """Combine the points field by field."""
-    arrays: list[Any] = [
-        combine(*(getattr(one, field.name) for one in points))
-        for field in fields(SamplePoints)
-        if field.name != "chances"
-    ]
+    arrays: list[Any] = [combine(*(getattr(one, name) for one in points)) for name in _ALWAYS]
     if any(one.chances is not None for one in points):
         arrays.append(combine(*(_chances(one) for one in points)))
     return SamplePoints(*arrays)
+
+
+_ALWAYS = [field.name for field in fields(SamplePoints) if field.name != "chances"]
 
 
 def _chances(points: SamplePoints) -> npt.NDArray[np.float64]:

@@ -261,9 +261,8 @@ class Index:
         self._abort_locked(self.reservations.abandoned())
 
     def give_back_abandoned_locked(self) -> None:
-        """The same, now and then: for every call that holds the lock anyway."""
-        if self.reservations:
-            self._own_sweeps.run(self.abort_abandoned_locked)
+        """The same, now and then: for every call that holds the lock anyway, if there are any."""
+        self._own_sweeps.run(self.abort_abandoned_locked)
 
     def _abort_locked(self, slots: list[int]) -> None:
         # Not by generation: an abort that was cut off may have raised it already.

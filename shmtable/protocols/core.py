@@ -242,8 +242,9 @@ class Core:
     def random_locked(self) -> np.random.Generator:
         """This process's generator, seeded from the table's seed and a number of its own."""
         # Every add and every sample comes by here; not in the middle of planning one.
-        self.index.give_back_abandoned_locked()
-        return self._generator_locked()
+        if self.index.reservations:
+            self.index.give_back_abandoned_locked()
+        return self._random or self._generator_locked()
 
     def reseed_locked(self, seed: Sequence[int]) -> None:
         """Let this process draw as ``seed`` says from here on, and no longer as the table's."""

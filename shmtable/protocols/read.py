@@ -3,11 +3,12 @@
 1. Under the lock: the sampler picks windows; their slots' generations are remembered.
 2. Holding nothing: gather every column into fresh tensors. Writers go on, and what is read may
    be ejected and overwritten, or updated in place, meanwhile.
-3. Under the lock: compare generations. A window whose sequence has left is picked and gathered
-   anew; all others are what they were at 1, because a generation rises before its rows are given
-   to anybody else, and a version before rows are updated in place. Where EXITS is still what it
-   was at 1, no generation has risen: it does so before any of them, in the same section, and of a
-   section that was cut off the repair that comes before 3 raises it once more.
+3. Under the lock: compare generations. All windows whose sequence is still there are what they
+   were at 1, because a generation rises before its rows are given to anybody else, and a version
+   before rows are updated in place. For the others new ones are picked in the same section, and
+   2 and 3 come again. Where EXITS is still what it was at 1, no generation has risen: it does so
+   before any of them, in the same section, and of a section that was cut off the repair that
+   comes before 3 raises it once more.
 
 Where the table has a limiter, or uses sequences up, 3 also decides whether the windows may be
 handed out at all: see ``pace`` and ``consume``.
@@ -43,6 +44,9 @@ from shmtable.types import Int64Array, SamplePoints, SampleResult
 # missing is gathered under the lock, where nothing can leave.
 _ROUNDS = 8
 _MOST_BYTES_LOCKED = 1 << 20
+# Up to so much is gathered anew as a whole when a few windows are lost: that takes less time than
+# putting those few in their places, column by column.
+_WHOLE_BYTES = 1 << 20
 _NONE: Int64Array = np.empty(0, np.int64)
 _ONE: Int64Array = np.array(1)  # an array already: numpy would make one of the number each time
 _WEIGHTS = ""  # beside the columns, of which none has this name
@@ -71,24 +75,20 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
     columns, weights = _gather(core, points, steps)
     rounds = 0
     while True:
-        stale = core.guard.run(_validate_locked, core, points, steps, moment)
-        if stale is None:
+        lost = core.guard.run(_validate_locked, core, points, steps, moment)
+        if lost is None:
             return _result(core, columns, points, weights)
-        if not isinstance(stale, _Seen):
-            weights = None
+        if isinstance(lost, _Lost):
             rounds += 1
             if rounds < _ROUNDS:
-                kept = np.delete(points.slots, stale)
-                fresh, _ = _pick(core, len(stale), steps, wait, kept)
-                points = _splice(core, columns, points, stale, fresh, steps)
+                points, columns, weights = _renew(core, columns, points, lost, steps, wait)
+                moment = lost.moment
                 continue
-            points, seen = core.guard.run(
-                _finish_locked, core, columns, points, stale, steps, moment
-            )
-            if seen is None:
+            weights = None
+            points, lost = core.guard.run(_finish_locked, core, columns, points, lost, steps)
+            if lost is None:
                 return _result(core, columns, points, None)
-            stale = seen
-        _sleep(core, count, steps, wait, stale.bell)
+        _sleep(core, count, steps, wait, lost.bell)
 
 
 def _result(
@@ -106,6 +106,18 @@ class _Seen(NamedTuple):
     """What others have taken meanwhile has to be waited for: until the bell is another."""
 
     bell: int
+
+
+class _Lost(NamedTuple):
+    """Windows whose sequences have left, or were updated, since they were picked.
+
+    ``fresh`` are others for the same ``places``; None if there are none now. At the ``moment`` of
+    the section that found it, all but those lost were what they were when picked.
+    """
+
+    places: Int64Array
+    fresh: SamplePoints | None
+    moment: _Moment
 
 
 def _pick(
@@ -271,25 +283,25 @@ def _gather(
 
 def _validate_locked(
     core: Core, points: SamplePoints, steps: int, moment: _Moment
-) -> Int64Array | _Seen | None:
+) -> _Lost | _Seen | None:
     """Which windows have lost their sequence, or were updated, after the ``moment``.
 
     None when all are good, and then they count.
     """
     slots, words = points.slots, core.arena.words
     updates, exits = moment
-    if words[f.EXITS] != exits:
-        stale: Int64Array = (core.arrays.generations[slots] != points.generations).nonzero()[0]
-        if len(stale):
-            return stale
-    if words[f.UPDATES] != updates:
-        stale = (core.arrays.slots[slots, f.VERSION] > updates).nonzero()[0]
-        if len(stale):
-            return stale
+    if words[f.EXITS] != exits or words[f.UPDATES] != updates:
+        records = core.arrays.slots.take(slots, axis=0)
+        stale = records[:, f.GENERATION] != points.generations
+        stale |= records[:, f.VERSION] > updates
+        if stale.any():
+            return _lost_locked(core, points, stale.nonzero()[0], steps)
     if words[f.PACE]:
         over = consume.over_locked(core, points, steps)
         if over is not None:
-            return _Seen(core.guard.bell.seen_locked()) if isinstance(over, Held) else over
+            if isinstance(over, Held):
+                return _Seen(core.guard.bell.seen_locked())
+            return _lost_locked(core, points, over, steps)
     if core.listeners:
         words[DIRTY] = 1  # before the counts, too: listeners may derive something from them
     np.add.at(core.arrays.times_sampled, slots, _ONE)
@@ -303,6 +315,33 @@ def _validate_locked(
     if words[f.PACE]:
         consume.count_locked(core, points, steps)
     return None
+
+
+def _lost_locked(core: Core, points: SamplePoints, places: Int64Array, steps: int) -> _Lost:
+    """Draw others for windows that are lost."""
+    words = core.arena.words
+    moment = words[f.UPDATES], words[f.EXITS]
+    kept = np.delete(points.slots, places) if words[f.PACE] else _NONE
+    return _Lost(places, _pick_locked(core, len(places), steps, kept)[0], moment)
+
+
+def _renew(
+    core: Core,
+    columns: dict[str, Tensor],
+    points: SamplePoints,
+    lost: _Lost,
+    steps: int,
+    wait: Wait,
+) -> tuple[SamplePoints, dict[str, Tensor], Tensor | None]:
+    """Have others in the places of lost windows: the points, the columns and perhaps weights."""
+    fresh = lost.fresh
+    if fresh is None:
+        kept = np.delete(points.slots, lost.places)
+        fresh, _ = _pick(core, len(lost.places), steps, wait, kept)
+    if _bytes_of(columns) > _WHOLE_BYTES:
+        return _splice(core, columns, points, lost.places, fresh, steps), columns, None
+    points = points.replaced(lost.places, fresh)
+    return points, *_gather(core, points, steps)
 
 
 def _splice(
@@ -324,6 +363,10 @@ def _splice(
     return points.replaced(places, new)
 
 
+def _bytes_of(columns: dict[str, Tensor]) -> int:
+    return sum(column.numel() * column.element_size() for column in columns.values())
+
+
 def _by_window(column: Tensor, count: int) -> Tensor:
     """[count, rows, *shape] as bits, since not every dtype can be assigned by index."""
     bits = column.view(_BITS[column.element_size()])
@@ -334,25 +377,23 @@ def _finish_locked(
     core: Core,
     columns: dict[str, Tensor],
     points: SamplePoints,
-    stale: Int64Array,
+    lost: _Lost,
     steps: int,
-    moment: _Moment,
 ) -> tuple[SamplePoints, _Seen | None]:
-    """Draw and gather the last few windows where nobody can eject them; None: all are good."""
-    per_window = sum(t.numel() * t.element_size() for t in columns.values()) // len(points)
-    if per_window * len(stale) > _MOST_BYTES_LOCKED:
-        raise WaitTimeoutError(
-            f"{len(stale)} of {len(points)} windows were ejected while they were being copied, "
-            f"{_ROUNDS} times in a row; the table is too small for the rate of adds: raise maxlen"
-        )
-    fresh, seen = _pick_locked(core, len(stale), steps, np.delete(points.slots, stale))
-    if fresh is None:
-        return points, _Seen(seen[0])
-    points = _splice(core, columns, points, stale, fresh, steps)
-    still = _validate_locked(core, points, steps, moment)
-    if still is None or isinstance(still, _Seen):
-        return points, still
-    # Those gathered before this section have aged again; those gathered in it cannot.
-    return _finish_locked(
-        core, columns, points, still, steps, (core.arena.words[f.UPDATES], moment[1])
-    )
+    """Gather the last few windows where nobody can eject them; None: all are good."""
+    while True:
+        per_window = _bytes_of(columns) // len(points)
+        if per_window * len(lost.places) > _MOST_BYTES_LOCKED:
+            raise WaitTimeoutError(
+                f"{len(lost.places)} of {len(points)} windows were ejected while they were being "
+                f"copied, {_ROUNDS} times in a row; the table is too small for the rate of adds: "
+                "raise maxlen"
+            )
+        if lost.fresh is None:
+            return points, _Seen(core.guard.bell.seen_locked())
+        points = _splice(core, columns, points, lost.places, lost.fresh, steps)
+        # Those drawn before this section may have aged again; those drawn in it cannot.
+        still = _validate_locked(core, points, steps, lost.moment)
+        if not isinstance(still, _Lost):
+            return points, still
+        lost = still

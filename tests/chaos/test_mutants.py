@@ -48,7 +48,7 @@ BROKEN = {
         Mutant(
             Index,
             "_store_reservation_locked",
-            {"for slot in leaving:": "for slot in [*leaving, old]:"},
+            {"for slot in leaving.slots:": "for slot in [*leaving.slots, old]:"},
         ),
     ),
     "recovery that leaves the room of the dead": (

@@ -75,7 +75,12 @@ def test_a_sample_is_copied_before_it_is_validated(
     assert late.log == ["begin", "send", "select", "select", "complete", "_validate_locked"]
 
 
-def test_what_leaves_before_the_copy_is_noticed(make_table: MakeTable, late: LateBackend) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_leaves_before_the_copy_is_noticed(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, late: LateBackend, whole: bool
+) -> None:
+    if not whole:
+        monkeypatch.setattr(read, "_WHOLE_BYTES", 0)
     table = filled(make_table, maxlen=80)
     changes = [lambda: [table.add_sequence(i, small_sequence(i, 10)) for i in range(20, 28)]]
 
@@ -92,9 +97,12 @@ def test_what_leaves_before_the_copy_is_noticed(make_table: MakeTable, late: Lat
     assert changes == []
     assert torn_windows(sample, 4) == []
     assert int(sample["obs"][:, 0].min()) >= 20
-    # What is drawn anew is gathered, and put in its places, by work that is waited for as well.
+    # What is drawn anew is gathered, or put in its places, by work that is waited for as well.
     last = late.log[-late.log[::-1].index("begin") - 1 :]
-    assert last == ["begin", "send", *["scatter"] * len(sample), "complete"]
+    if whole:
+        assert last == ["begin", "send", "select", "select", "complete"]
+    else:
+        assert last == ["begin", "send", *["scatter"] * len(sample), "complete"]
 
 
 def test_updates_are_there_before_the_lock_is_let_go(

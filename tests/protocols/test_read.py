@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,11 +64,24 @@ def alive(table: ArrayMemoryTable, sample: Any) -> bool:
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("layout", ["flat", "batch_time"])
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
 def test_only_the_windows_that_were_lost_are_drawn_again(
-    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, before: bool, layout: str
+    make_table: MakeTable,
+    monkeypatch: pytest.MonkeyPatch,
+    before: bool,
+    layout: str,
+    whole_bytes: int,
 ) -> None:
+    monkeypatch.setattr(read, "_WHOLE_BYTES", whole_bytes)
     table = make_table(maxlen=80, seed=2, layout=layout)
     add(table, *range(8))
+    pick, picked = read._pick, []
+
+    def note(*args: Any) -> Any:
+        picked.append(pick(*args))
+        return picked[-1]
+
+    monkeypatch.setattr(read, "_pick", note)
 
     def churn() -> None:
         # 3 goes and another takes its rows; 0 is ejected for a third.
@@ -76,9 +90,12 @@ def test_only_the_windows_that_were_lost_are_drawn_again(
 
     sizes = meanwhile(monkeypatch, churn, before=before)
     sample = table.sample(64, 4)
-    assert len(sizes) == 2
-    assert sizes[0] == 64
-    assert 0 < sizes[1] < 40
+    [(first, _)] = picked
+    stay = ~np.isin(first.identities, [0, 3])
+    assert 0 < 64 - stay.sum() < 40
+    assert sizes == [64, 64 if whole_bytes else 64 - stay.sum()]
+    for name in ("slots", "offsets", "generations", "identities", "starts", "lengths"):
+        assert (getattr(sample.points, name) == getattr(first, name))[stay].all(), name
     flat = {name: c.reshape(256, *c.shape[-1:]) if name in ("obs", "next_obs") else c.reshape(256)
             for name, c in sample.items()}  # fmt: skip
     assert torn_windows(flat, 4) == []
@@ -88,9 +105,11 @@ def test_only_the_windows_that_were_lost_are_drawn_again(
     assert table.stats().windows_sampled == 64
 
 
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
 def test_every_column_of_a_lost_window_is_replaced(
-    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, whole_bytes: int
 ) -> None:
+    monkeypatch.setattr(read, "_WHOLE_BYTES", whole_bytes)
     # Of every kind: numbers of all widths, one that numpy lacks, and the mask.
     names = ["bool", "uint8", "float16", "bfloat16", "float64", "complex64"]
     columns = [Column("actions", (), "int64"), *(Column(name, (2,), name) for name in names)]
@@ -271,3 +290,30 @@ def test_a_sequence_that_leaves_while_it_is_read_is_read_again(
     changes.append(lambda: table.remove(1))
     with pytest.raises(UnknownIdentityError, match="identity 1 is not in the table"):
         table.sequence(1)
+
+
+@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("rounds", [1, 8])
+def test_windows_updated_while_others_leave_are_drawn_again(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch, rounds: int, whole_bytes: int
+) -> None:
+    # One round: what is lost then is gathered under the lock.
+    monkeypatch.setattr(read, "_ROUNDS", rounds)
+    monkeypatch.setattr(read, "_WHOLE_BYTES", whole_bytes)
+    table = make_table(maxlen=80, seed=2)
+    add(table, *range(8))
+    points = table.sample(200, 1).points
+    points = points.at(points.identities == 5)
+
+    def churn() -> None:
+        table.remove(3)
+        table.update(points, "rewards", np.full((len(points), 1), -1.0, np.float32))
+
+    meanwhile(monkeypatch, churn, before=False)
+    sample = table.sample(64, 1)
+    identities = sample.points.identities
+    assert not (identities == 3).any()
+    assert (identities == 5).any()
+    changed = np.isin(sample.points.offsets, points.offsets) & (identities == 5)
+    assert (sample["rewards"].reshape(-1)[changed] == -1).all()
+    assert (sample["rewards"].reshape(-1)[identities != 5] != -1).all()
