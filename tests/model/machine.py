@@ -39,6 +39,7 @@ class Process(NamedTuple):
     seen: tuple[int, ...] = ()  # rows copied so far, or slots loaded so far
     old: int = 0  # slot + 1 of what is to be replaced, as it was at reserve
     exits: int = 0
+    renewed: bool = False  # another of its windows was lost before
 
 
 class State(NamedTuple):

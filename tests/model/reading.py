@@ -60,9 +60,11 @@ class Read(Operation):
     """Sample one whole sequence: pick under the lock, gather without, validate under it.
 
     ``count``: whether times_sampled and the totals are kept (limiters need them).
+    ``among``: it is one window of several; the loss of another one makes it be proved once more.
     """
 
     count: bool = False
+    among: bool = False
 
     phases = ("pick", "gather", "validate")
     locked = frozenset({"pick", "validate"})
@@ -103,6 +105,8 @@ class Read(Operation):
             table.visible(words, slot) and words[at.GENERATION + slot] == process.generation
         )
         unchanged = there and unwritten(view, process)
+        if self.among and not process.renewed:
+            yield from self._renew(view, process, there, unchanged)
         if table.rules.validate and not unchanged:
             yield Move(f"P{view.me} sees a change, draws again", self.done(process))
             return
@@ -121,6 +125,17 @@ class Read(Operation):
             section.put(at.SAMPLE_TOTAL, words[at.SAMPLE_TOTAL] + counted, out)
             table.close(section)
         yield section_move(f"P{view.me} validates", section, self.done(process))
+
+    def _renew(self, view: View, process: Process, there: bool, unchanged: bool) -> Iterator[Move]:
+        """Another window was lost: from here on the proof counts, for what was read or is anew."""
+        if unchanged or (there and not view.table.rules.renewal_checks_versions):
+            now = process._replace(
+                version=view.words[at.UPDATES], exits=view.words[at.EXITS], renewed=True
+            )
+            section = Section(view.words)
+            yield section_move(f"P{view.me} keeps it beside a lost one", section, now)
+            anew = now._replace(phase="gather", seen=())
+            yield section_move(f"P{view.me} gathers it anew", section, anew)
 
 
 @dataclass(frozen=True)

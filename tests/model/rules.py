@@ -62,6 +62,8 @@ class Rules:
 
     # Reading and writing back.
     validate: bool = True
+    # What stays beside a lost window: proved unwritten, or a later proof could not tell.
+    renewal_checks_versions: bool = True
     # When the word rises that tells whether any generation has: "before" it does, "after", "never".
     exits_rise: str = "before"
     # How an update shows: "counter", one number for the table, raised and then stored into the slot

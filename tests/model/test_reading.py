@@ -76,6 +76,24 @@ def test_found_update_without_a_version_before_the_rows(marks: str) -> None:
     broken(machine, "torn window handed out", "P0 updates slot 0")
 
 
+# Windows beside one that was lost: proved, and proved once more from there on.
+
+
+def test_windows_beside_lost_ones() -> None:
+    scripts = ((Update(), Remove(0), short(2, 3)), (Read(among=True),), (Update(),))
+    bounds = replace(BOUNDS, crashes=2)
+    holds(Machine("reads among others", *scripts, before=BEFORE, bounds=bounds), 5_000)
+
+
+def test_found_a_window_that_was_written_beside_a_lost_one() -> None:
+    rules = replace(PROTOCOL, renewal_checks_versions=False)
+    scripts = ((Update(),), (Read(among=True),))
+    machine = Machine(
+        "BAD: renewed by generation", *scripts, before=BEFORE, rules=rules, bounds=NO_FAULTS
+    )
+    broken(machine, "torn window handed out", "P1 keeps it beside a lost one")
+
+
 # The word that saves readers a look at generations.
 
 
