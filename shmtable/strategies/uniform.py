@@ -136,7 +136,8 @@ class UniformSampleStrategy(SampleStrategy):
         known, bounds = self._bounds
         of = offsets, sequences, count
         if known != of:
-            bounds = np.repeat([float(offsets), float(sequences)], count)
+            bounds = np.empty(2 * count)
+            bounds[:count], bounds[count:] = offsets, sequences
             self._bounds = of, bounds
         # As ``_below``, but both at once, bounded by an array that is mostly there already.
         numbers = random.random(2 * count)
