@@ -80,7 +80,8 @@ def sample(core: Core, count: int, steps: int, timeout_s: float | None) -> Sampl
             return _result(core, columns, points, weights)
         if isinstance(lost, _Lost):
             rounds += 1
-            if rounds < _ROUNDS:
+            # Where there are no others yet, they are waited for as ever.
+            if rounds < _ROUNDS or lost.fresh is None:
                 points, columns, weights = _renew(core, columns, points, lost, steps, wait)
                 moment = lost.moment
                 continue

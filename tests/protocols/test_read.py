@@ -148,6 +148,43 @@ def test_what_came_too_fast_is_gathered_under_the_lock_in_the_end(
     assert table.stats().windows_sampled == 16
 
 
+def test_what_is_added_once_the_last_round_has_found_nothing_is_not_waited_for(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "_ROUNDS", 1)
+    table = make_table()
+    add(table, 1, 2)
+    guard = table._core.guard
+    bodies: list[Any] = []
+
+    class Late:
+        """Adds between the section that found nothing left to draw and the next one."""
+
+        bell = guard.bell
+
+        def run(self, body: Any, *args: Any) -> Any:
+            bodies.append(body)
+            if len(bodies) == 2:
+                table._core.guard = guard
+                add(table, 3)
+            return guard.run(body, *args)
+
+    def wait(seen: int, timeout_s: float) -> None:
+        raise AssertionError("waited for what is there")
+
+    monkeypatch.setattr(guard.bell, "wait", wait)
+
+    def churn() -> None:
+        table.clear()
+        table._core.guard = Late()  # type: ignore[assignment]
+
+    meanwhile(monkeypatch, churn)
+    sample = table.sample(4, 2, timeout_s=None)
+    assert bodies[0] is read._validate_locked
+    assert torn_windows(sample, 2) == []
+    assert set(sample.points.identities.tolist()) == {3}
+
+
 def test_windows_too_large_for_that_are_an_error(
     make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
