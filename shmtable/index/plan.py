@@ -196,7 +196,8 @@ class Planner:
 
 
 def _as_list(slots: Int64Array | list[int]) -> list[int]:
-    return slots if type(slots) is list else np.asarray(slots).tolist()
+    # A copy: the ejector may take out of its own list what it is told has left.
+    return slots.copy() if type(slots) is list else np.asarray(slots).tolist()
 
 
 def duplicate(identity: int, live: bool) -> DuplicateIdentityError:

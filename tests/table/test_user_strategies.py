@@ -221,6 +221,33 @@ def test_an_error_in_forget_is_repaired(make_table: MakeTable) -> None:
     assert content(table)[5]["actions"] == list(range(5000, 5005))
 
 
+class Queued(EjectionStrategy):
+    """Everybody goes, by a list of its own."""
+
+    def __init__(self) -> None:
+        self.queue: list[int] = []
+
+    def track(self, slot: int, start: int, length: int) -> None:
+        self.queue.append(slot)
+
+    def forget(self, slot: int, start: int, length: int) -> None:
+        self.queue.remove(slot)
+
+    def rebuild(self) -> None:
+        self.queue = self.view.live_slots().tolist()
+
+    def sample(self, count: int, random: np.random.Generator) -> list[int]:
+        return self.queue
+
+
+def test_an_ejector_may_return_its_own_list(make_table: MakeTable) -> None:
+    table = make_table(maxlen=15, ejector=Queued())
+    add(table, 1, 2, 3)
+    add(table, 4, length=12)
+    assert table.identities().tolist() == [4]
+    assert table.check() == []
+
+
 class Calling(FifoEjectionStrategy):
     """Calls the very table it belongs to, from under its lock."""
 
