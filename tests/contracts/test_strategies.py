@@ -259,7 +259,8 @@ def test_ejected_are_distinct_live_slots_that_free_enough(
     slots = core.arrays.slots
     total = table.size()
     for transitions in [1, 2, total // 3, total // 2, total - 1, total]:
-        chosen = core.guard.run(core.ejector.sample, transitions, random)
+        # An array, or a list of plain numbers.
+        chosen = np.asarray(core.guard.run(core.ejector.sample, transitions, random))
         assert chosen.dtype == np.int64 and chosen.ndim == 1
         assert len(set(chosen.tolist())) == len(chosen)
         assert (slots[chosen, f.STATE] == f.LIVE).all()
