@@ -10,9 +10,13 @@ from shmtable.index import fields as f
 from shmtable.strategies import EjectionStrategy, SampleStrategy, Strategy
 
 
-def overrides(strategy: Strategy, method: str) -> bool:
-    """Whether a strategy has something to say there: worth asking once, not in every call."""
-    return getattr(type(strategy), method) is not getattr(Strategy, method)
+def overrides(strategy: Strategy, method: str, base: type[Strategy] = Strategy) -> bool:
+    """Whether a strategy has something to say there: worth asking once, not in every call.
+
+    To be asked when it has been bound: it may have got its method in there, or when it was made.
+    """
+    found = getattr(strategy, method)
+    return getattr(found, "__func__", None) is not getattr(base, method)
 
 
 class Told:

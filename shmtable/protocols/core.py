@@ -109,15 +109,6 @@ class Core:
         self._repair = Repair(arena.words)
         self.guard = Guard(arena, "table", self._repair.run_locked, company)
         self._grow_guard = Guard(arena, "grow", _nothing_to_repair, company)
-        told = Told(self.sampler, self.ejector)
-        self.index = self._repair.index = Index(
-            self.arrays,
-            extra_rows=extra_rows(self.schema),
-            ring=self.guard.bell.ring_locked,
-            track=told.track,
-            forget=told.forget,
-            rebuild=told.rebuild,
-        )
         self.view = IndexView(self.arrays, short=self.options.pad is not None)
         for role, strategy in self._strategies().items():
             strategy.bind(
@@ -127,6 +118,15 @@ class Core:
                     for state in strategy.states()
                 },
             )
+        told = Told(self.sampler, self.ejector)
+        self.index = self._repair.index = Index(
+            self.arrays,
+            extra_rows=extra_rows(self.schema),
+            ring=self.guard.bell.ring_locked,
+            track=told.track,
+            forget=told.forget,
+            rebuild=told.rebuild,
+        )
         steps_since = self.view.steps_since
         self.storage = storage_of(self.schema, memory, layout, self._region, steps_since)
         device = None if memory is None else memory.backend.device
@@ -136,7 +136,7 @@ class Core:
         self.receivers = [s for s in both if overrides(s, "receive")]
         self.listeners = [s for s in both if overrides(s, "on_sample")]
         self.prioritized = [s for s in both if s.takes_priorities]
-        self.weighs = type(self.sampler).weights is not SampleStrategy.weights
+        self.weighs = overrides(self.sampler, "weights", SampleStrategy)
         self.pace = Pace(arena.words, self.options.max_times_sampled)
         self.generated = 0
         self.waited = Waited(arena.words, self.guard)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from shmtable import (
     ArrayMemoryTable,
@@ -20,6 +21,7 @@ from shmtable import (
     SpecError,
     StateSpec,
     StrategyError,
+    UniformSampleStrategy,
 )
 from shmtable.index import fields as f
 from shmtable.types import Int64Array, SamplePoints
@@ -178,6 +180,31 @@ def test_what_an_ejector_is_told(make_table: MakeTable) -> None:
     table.remove(4)
     table.clear()
     assert ejector.calls == ["forget", "rebuild"]
+
+
+class Dressed(UniformSampleStrategy):
+    """Has its methods from elsewhere: some since it was made, some since it was bound."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.track = self._noting("track")  # type: ignore[method-assign]
+        self.on_sample = lambda points, steps: self.told.append(("sample", len(points)))  # type: ignore[method-assign]
+        self.weights = lambda points: torch.ones(len(points))  # type: ignore[method-assign]
+
+    def bind(self, view: Any, arrays: Any) -> None:
+        super().bind(view, arrays)
+        self.forget = self._noting("forget")  # type: ignore[method-assign]
+
+    def _noting(self, name: str) -> Callable[[int, int, int], None]:
+        return lambda slot, start, length: self.told.append((name, length))
+
+
+def test_methods_that_a_strategy_has_not_from_its_class_are_called(make_table: MakeTable) -> None:
+    table = make_table(sampler=Dressed())
+    add(table, 1)
+    assert table.sample(3, 2).weights.tolist() == [1, 1, 1]
+    table.remove(1)
+    assert table.sampler.told == [("track", 5), ("sample", 3), ("forget", 5)]
 
 
 def test_an_ejector_that_fails_to_choose_changes_nothing(make_table: MakeTable) -> None:
