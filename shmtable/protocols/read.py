@@ -289,8 +289,7 @@ def _validate_locked(
 
     None when all are good, and then they count.
     """
-    slots, words = points.slots, core.arena.words
-    updates, exits = moment
+    slots, words, (updates, exits) = points.slots, core.arena.words, moment
     if words[f.EXITS] != exits or words[f.UPDATES] != updates:
         records = core.arrays.slots.take(slots, axis=0)
         stale = records[:, f.GENERATION] != points.generations
@@ -383,8 +382,7 @@ def _finish_locked(
 ) -> tuple[SamplePoints, _Seen | None]:
     """Gather the last few windows where nobody can eject them; None: all are good."""
     while True:
-        per_window = _bytes_of(columns) // len(points)
-        if per_window * len(lost.places) > _MOST_BYTES_LOCKED:
+        if _bytes_of(columns) // len(points) * len(lost.places) > _MOST_BYTES_LOCKED:
             raise WaitTimeoutError(
                 f"{len(lost.places)} of {len(points)} windows were ejected while they were being "
                 f"copied, {_ROUNDS} times in a row; the table is too small for the rate of adds: "
@@ -393,7 +391,8 @@ def _finish_locked(
         if lost.fresh is None:
             return points, _Seen(core.guard.bell.seen_locked())
         points = _splice(core, columns, points, lost.places, lost.fresh, steps)
-        # Those drawn before this section may have aged again; those drawn in it cannot.
+        # Those drawn before this section may have aged again; those drawn in it cannot, so the
+        # second time is the last.
         still = _validate_locked(core, points, steps, lost.moment)
         if not isinstance(still, _Lost):
             return points, still
