@@ -148,7 +148,7 @@ def _sleep(core: Core, count: int, steps: int, wait: Wait, seen: int) -> None:
             timeout_s=wait.timeout_s,
         )
     refuse_lost(core.memory)
-    _refuse_to_wait_alone(core)
+    _refuse_to_wait_alone(core, count, steps)
     if core.arena.words[f.PACE] and wait.is_to_tell():
         wait.tell("sample", core.guard.run(_why_locked, core, count, steps))
     wait.sleep(seen)
@@ -181,10 +181,11 @@ def _draw_locked(core: Core, count: int, steps: int) -> SamplePoints:
     return points
 
 
-def _refuse_to_wait_alone(core: Core) -> None:
+def _refuse_to_wait_alone(core: Core, count: int, steps: int) -> None:
     """Raise when nobody is left who could add."""
     gone = died(core)
-    if gone:
+    # Once more: the last one may have added right before it died.
+    if gone and core.guard.run(_nothing_locked, core, count, steps) is not None:
         raise WaitTimeoutError(
             f"there is nothing to sample, and nobody left who could add: {gone}; see why they "
             "ended and start new ones"

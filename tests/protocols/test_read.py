@@ -305,6 +305,22 @@ def test_what_is_added_between_the_pick_and_the_error_is_sampled(
     assert picks == [None]
 
 
+def test_what_the_last_writer_added_before_it_died_is_sampled(
+    make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table()
+
+    def died(core: Any) -> str:
+        if not len(table):
+            add(table, 1)  # right after the section that found nothing
+        return "all of them died"
+
+    monkeypatch.setattr(read, "died", died)
+    assert torn_windows(table.sample(4, 2, timeout_s=None), 2) == []
+    with pytest.raises(WaitTimeoutError, match="nobody left who could add: all of them died"):
+        table.sample(1, 11, timeout_s=None)
+
+
 def test_a_sequence_that_leaves_while_it_is_read_is_read_again(
     make_table: MakeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
