@@ -376,7 +376,7 @@ def test_what_is_logged_draws_nothing(
     table = make_table(limiter=MinSize(10), sampler=WithoutReplacementSampleStrategy())
     add(table, 0, 5)
     monkeypatch.setattr(
-        read, "_refuse_to_wait_alone", lambda _: table.size() == 5 and add(table, 1, 5)
+        read, "_refuse_to_wait_alone", lambda *_: table.size() == 5 and add(table, 1, 5)
     )
     first, second = table.sample(5, 1, timeout_s=LONG_S), table.sample(5, 1)
     starts = [*first.points.starts.tolist(), *second.points.starts.tolist()]
